@@ -22,9 +22,13 @@ _OF_A_MACHINE = (
 )  # fmt: skip
 
 
-def add_machines(parser: ArgumentParser) -> None:
-    """Add what spreads a verb over machines."""
-    add = parser.add_argument_group("many machines").add_argument
+def add_machines(parser: ArgumentParser, only: str = "") -> None:
+    """Add what spreads a verb over machines.
+
+    Args:
+        only: end of the group's title, where another option is needed, e.g. " (with --judge)".
+    """
+    add = parser.add_argument_group(f"many machines{only}").add_argument
     text = "compute the I-th of N parts of the work (I from 0 to N - 1); then `hf-synth merge DIR` writes the folder"
     add("--shard", metavar="I/N", help=text)
     add("--engine", choices=("ray",), help="compute on Ray (needs hf_synth[ray]), and write the folder")
@@ -121,7 +125,7 @@ def _merging(args: Namespace) -> bool:
 # --- the verb -------------------------------------------------------------------------------------------------------
 def add_merge_options(parser: ArgumentParser) -> None:
     """Add the options of `merge`."""
-    text = "the --out of the shards"
+    text = "the folder that the shards named with --out"
     parser.add_argument("folder", type=Path, metavar="DIR", help=text)
 
 

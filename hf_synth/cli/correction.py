@@ -40,7 +40,7 @@ def add_correct_options(parser: ArgumentParser) -> None:
     options.add_dry_run(parser)
     options.add_seed(parser)
     _add_promise(parser)
-    cluster.add_machines(parser)
+    cluster.add_machines(parser, " (with --corrector or --judge)")
     options.add_endpoint(parser)
 
 
@@ -55,12 +55,12 @@ def add_method(parser: ArgumentParser) -> None:
     add("--split", default=None, metavar="SPLIT", help=text)
     text = "labels that a person gave: the file that `sample` wrote, or a table with columns id and label"
     add("--audited", type=Path, metavar="FILE", help=text)
-    text = "keep the LLM's label where the conformal set at coverage C has not exactly one label"
+    text = "a share, e.g. 0.9: keep the LLM's label where the conformal set of this coverage has not exactly one label"
     add("--coverage", type=float, metavar="C", help=text)
     add("--coverage-by-class", action="store_true", help="with --coverage: reach C in each class, not only overall")
     add("--judge", metavar="MODEL", help="an LLM that labels gold and notes, instead of a corrector")
     exclude(parser, "--corrector", "--judge")
-    options.add_votes(parser)
+    options.add_votes(parser, "with --judge: ")
 
 
 def _add_promise(parser: ArgumentParser) -> None:
@@ -71,9 +71,8 @@ def _add_promise(parser: ArgumentParser) -> None:
         "person to label, and the same command with --audited FILE goes on"
     )
     group.add_argument("--error", type=float, metavar="E", help=text)
-    group.add_argument(
-        "--confidence", type=float, default=0.95, metavar="P", help="confidence of that promise (default: 0.95)"
-    )
+    text = "with --error: confidence of that promise (default: 0.95)"
+    group.add_argument("--confidence", type=float, default=0.95, metavar="P", help=text)
 
 
 def correct(args: Namespace) -> Result:

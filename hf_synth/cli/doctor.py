@@ -36,10 +36,10 @@ def add_doctor_options(parser: ArgumentParser) -> None:
     """Add the options of `doctor`."""
     add = parser.add_argument
     add("--llm", metavar="MODEL", help=LLM_HELP)
-    add("--base-url", metavar="URL", help="endpoint of the LLM (default: OPENAI_BASE_URL)")
+    add("--base-url", metavar="URL", help="address of the LLM's server (default: OPENAI_BASE_URL)")
     add("--work", type=Path, default=Path("work"), metavar="DIR", help="the folder of the journey (default: work)")
-    add("--wait", type=float, default=20.0, metavar="S", help="seconds to wait for an answer (default: 20)")
-    add("--endpoint", metavar="URL", help="of a Hub (default: HF_ENDPOINT)")
+    add("--wait", type=float, default=20.0, metavar="S", help="seconds to wait for an answer of the LLM (default: 20)")
+    add("--endpoint", metavar="URL", help="address of the Hub (default: HF_ENDPOINT, else huggingface.co)")
 
 
 def doctor(args: Namespace) -> tuple[Result, int]:

@@ -122,8 +122,8 @@ def add_experiment_options(parser: ArgumentParser) -> None:
     options.add_pool(parser)
     options.add_llm(parser, required=False)
     add = parser.add_argument
-    add("--judge", metavar="A,B", help="LLMs that judge, for `--labels llm_judge` and `--strategies zero-shot`")
-    options.add_votes(parser)
+    add("--judge", metavar="A,B", help="LLMs that judge, for --labels llm_judge and --strategies zero-shot")
+    options.add_votes(parser, "with --judge: ")
     options.add_out(parser, "folder of the experiment; a later run adds the cells that it lacks")
     options.add_seed(parser)
     add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file (default: paper)")

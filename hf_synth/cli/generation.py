@@ -31,7 +31,7 @@ def add_generate_options(parser: ArgumentParser) -> None:
     options.add_llm(parser, required=True)
     text = "with --prompt facts: ask again at most N times for a note that lacks a fact (default: 2)"
     parser.add_argument("--fact-rounds", type=int, default=2, metavar="N", help=text)
-    text = "what reads the facts in a note: rules; or llm: rules, and then the same LLM counts what it finds stated"
+    text = "with --prompt facts: what looks for them in a note; llm: rules, and the same LLM, whose answers are counted"
     parser.add_argument("--check-facts", choices=("rules", "llm"), default="rules", help=text + " (default: rules)")
     options.add_out(parser, "folder for the notes; --dry-run and --preview need none", required=False)
     text = "write N notes (default: 5), show them and stop; the same command without --preview goes on from there"

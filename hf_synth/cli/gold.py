@@ -98,7 +98,7 @@ def add_gold_options(parser: ArgumentParser) -> None:
     add("--option", action="append", default=[], metavar="NAME=VALUE", help=text)
     text = (
         "TASK (or PATH) is a folder of `generate` that was reviewed: notes that people labelled become gold, though "
-        "not of real notes; notes that nobody looked at go to OUT_rest"
+        "they are synthetic; notes that nobody looked at go to OUT_rest"
     )
     add("--from-review", action="store_true", help=text)
     options.add_seed(parser)

@@ -117,7 +117,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "augment": (
         "hf-synth augment work/gold work/corrected --out work/training",
-        "hf-synth augment work/gold work/corrected --gold-size 200 --ratio 2 --out work/training",
+        "hf-synth augment work/gold work/corrected --ratio 2 --out work/training",
         "hf-synth augment work/gold work/corrected --strategy synthetic --out work/training",
     ),
     "sample": (
@@ -157,7 +157,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "experiment": (
         "hf-synth experiment clinic --grid clinic --llm simulator --dry-run --out work/experiment",
-        "hf-synth experiment work/gold --synthetic work/synthetic --sizes 60 --seeds 0 1 2 --out work/experiment",
+        "hf-synth experiment work/gold --synthetic work/synthetic --sizes 0 --seeds 0 1 2 --out work/experiment",
         "hf-synth experiment work/gold --llm smollm2 --base-model minilm --processes 2 --out work/experiment",
     ),
     "audit": (

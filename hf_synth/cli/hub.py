@@ -85,7 +85,7 @@ def _add_verb(
 
 def _add_new_token(add: Callable[..., Any]) -> None:
     add("--token-role", choices=ROLES, default="write", help="what the token may do (default: write)")
-    add("--days", type=float, metavar="N", help="how long the token works (default: until revoked)")
+    add("--days", type=float, metavar="N", help="days that the token works (default: until it is revoked)")
     add("--token-file", type=Path, metavar="FILE", help="write the token to this new file instead of printing it")
 
 

@@ -40,14 +40,14 @@ def add_init_options(parser: ArgumentParser) -> None:
     add("--yes", action="store_true", help="ask nothing, and use what was guessed")
     add("--text-column", action="append", metavar="NAME", help="column of the text; twice for a pair")
     add("--label-column", metavar="NAME", help="column of the label, or of the target text")
-    add("--group-column", metavar="NAME", help="column that names the patient; none for no such column")
+    add("--group-column", metavar="NAME", help='column that names the patient; "none": there is no such column')
     add("--kind", choices=_KINDS, default="single_label", help="what the label is (default: single_label)")
     add("--name", metavar="NAME", help="name of the task, as the LLM sees it (default: the file's)")
     text = "what a label means, as the LLM sees it; may be repeated"
     add("--meaning", action="append", default=[], metavar="LABEL=TEXT", help=text)
     add("--access", choices=ACCESSES, help="access of the notes (default: restricted, or what the files state)")
     add("--llm", metavar="MODEL", help=LLM_HELP)
-    add("--base-url", metavar="URL", help="endpoint of the LLM, e.g. http://127.0.0.1:8000/v1")
+    add("--base-url", metavar="URL", help="address of the LLM's server, e.g. http://127.0.0.1:8000/v1")
     add("--base-model", metavar="MODEL", help="encoder that is fine-tuned (default: one that is here)")
 
 

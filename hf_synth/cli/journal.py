@@ -60,9 +60,9 @@ def add_journal_options(parser: Parser) -> None:
     add = verb("export", "write all answers, with their texts, to a file", export)
     add("--out", type=Path, required=True, metavar="FILE", help="the .jsonl or .parquet file to write")
     add = verb("gc", "delete the answers that meet all criteria given, and make the file smaller", gc)
-    add("--days", type=float, metavar="N", help="answers older than N days")
-    add("--model", metavar="NAME", help="answers of this model, as `ls` names it")
-    add("--status", choices=STATUSES, help="answers of this status, e.g. empty")
+    add("--days", type=float, metavar="N", help="only answers older than N days")
+    add("--model", metavar="NAME", help="only answers of this model, as `ls` names it")
+    add("--status", choices=STATUSES, help="only answers of this status, e.g. empty")
     add("--dry-run", action="store_true", help="count what would be deleted; delete nothing")
     add = add_verb(verbs, "merge", "join journals of several machines to one", merge).add_argument
     add("paths", type=Path, nargs="+", metavar="PATH...", help="journals, or folders with .hf_synth/ in them")

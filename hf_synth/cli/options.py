@@ -78,7 +78,7 @@ def add_gold(parser: ArgumentParser) -> None:
 
 def add_pool(parser: ArgumentParser) -> None:
     """Add synthetic rows in place of an LLM."""
-    text = "synthetic rows that are there already: a folder of `generate`, or a file; no LLM is asked"
+    text = "take these synthetic rows instead of asking an LLM: a folder of `generate`, or a file"
     parser.add_argument("--synthetic", type=Path, metavar="POOL", help=text)
     add_columns(parser)
 
@@ -100,7 +100,7 @@ def add_llm(parser: ArgumentParser, *, required: bool) -> None:
     add("--n", type=int, default=600, metavar="N", help="how many synthetic notes to write (default: 600)")
     add("--ratio", type=float, metavar="R", help="write R notes for each gold row, instead of --n")
     exclude(parser, "--n", "--ratio")
-    text = "labels of the new notes: equally many, as in the gold, or what evens out the gold (fill)"
+    text = "labels of the new notes: equally many of each, as in the gold, or those that even out the gold"
     add("--balance", choices=BALANCES, default="equal", help=text)
     add_exemplars(group)
     add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times the fewest possible)")
@@ -117,11 +117,16 @@ def add_exemplars(group: _ArgumentGroup) -> None:
     add("--share", type=float, default=0.2, metavar="S", help="share of the gold that --choose takes (default: 0.2)")
 
 
-def add_votes(parser: ArgumentParser) -> None:
-    """Add the votes of a judge."""
+def add_votes(parser: ArgumentParser, only: str = "") -> None:
+    """Add the votes of a judge.
+
+    Args:
+        only: start of the help, where they act only with another option, e.g. "with --judge: ".
+    """
     add = parser.add_argument
-    add("--votes", type=int, default=5, metavar="N", help="number of times that the LLM judges each note (default: 5)")
-    add("--logprobs", action="store_true", help="use the LLM's probabilities of the labels instead of votes")
+    text = f"{only}number of times that the LLM judges each note (default: 5)"
+    add("--votes", type=int, default=5, metavar="N", help=text)
+    add("--logprobs", action="store_true", help=f"{only}use the LLM's probabilities of the labels instead of votes")
 
 
 def add_endpoint(parser: ArgumentParser) -> None:
@@ -148,7 +153,12 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--tpm", type=float, metavar="N", help="most tokens a minute that the server allows")
     text = "repeat a request whose answer is slow and take the first answer; only where answers are free"
     add("--hedge", action="store_true", help=text)
-    add("--budget-usd", type=float, metavar="USD", help="stop before more than USD dollars are spent")
+    add(
+        "--budget-usd",
+        type=float,
+        metavar="USD",
+        help="stop before more than USD dollars are spent (default: none)",
+    )
     text = "price in dollars per million tokens read and written, where it is not known"
     add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help=text)
     text = "file that keeps the answers, so that none is paid for twice (default: in .hf_synth/ next to the gold)"

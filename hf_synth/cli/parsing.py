@@ -88,6 +88,8 @@ class Parser(argparse.ArgumentParser):
         self.places = [a for a in self._actions if not a.option_strings and a.nargs != argparse.PARSER]
         self._actions = [action for action in self._actions if action not in self.places]
         self.must = [action for action in options_of(self) if action.required]
+        for action in options_of(self):
+            action.help = _with_default(action)
         for action in self.must:
             action.required = False
         for parser in verbs_of(self).values():
@@ -176,20 +178,31 @@ class _HelpAll(Action):
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Adds the default to the help of an option that has one and does not say it."""
+    """Adds the choices to the help of an option where its metavar does not hold them."""
 
     def _get_help_string(self, action: Action) -> str | None:
         text = action.help or ""
-        default = action.default
         if action.choices is not None and _is_long(action):
             text += f"; one of {', '.join(map(str, action.choices))}"
-        silent = default is None or default is SUPPRESS or isinstance(default, bool) or default in ("", [])
-        return text if silent or "default" in text or not action.option_strings else f"{text} (default: %(default)s)"
+        return text
 
     def _metavar_formatter(self, action: Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
         if action.metavar is None and _is_long(action):
             return lambda size: (default_metavar,) * size
         return super()._metavar_formatter(action, default_metavar)
+
+
+def _with_default(action: Action) -> str | None:
+    """Return the help of an option with its default, where it has one and does not say it.
+
+    The help is printed while options are read, when `read_options` has taken their defaults away.
+    """
+    text, default = action.help, action.default
+    silent = default is None or default is SUPPRESS or isinstance(default, bool) or default in ("", [])
+    if text is None or silent or "default" in text:
+        return text
+    said = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+    return f"{text} (default: {said.replace('%', '%%')})"
 
 
 def options_of(parser: argparse.ArgumentParser) -> list[Action]:

@@ -57,7 +57,7 @@ def add_audit_options(parser: ArgumentParser) -> None:
 
 def _add_detectors(parser: ArgumentParser) -> None:
     """Add planted phrases and a finder of identifiers of the user's own."""
-    text = "phrases that were planted in the gold before it was used"
+    text = "phrases that were planted in the gold before it was used: a file that `Canaries.save` wrote"
     parser.add_argument("--canaries", type=Path, metavar="FILE", help=text)
     text = "a function of yours that finds identifiers: it takes a text and returns the kinds found in it"
     parser.add_argument("--find-identifiers", metavar="FILE.py:FUNCTION", help=text)
@@ -253,12 +253,8 @@ def add_publish_options(parser: ArgumentParser) -> None:
     add("--repo-id", required=True, metavar="ORG/NAME", help="repository on the Hub")
     text = "the gold that the notes or the model came from, to check against; needed unless access is open"
     add("--gold", type=Path, metavar="PATH", help=text)
-    add(
-        "--scores",
-        type=Path,
-        metavar="FILE",
-        help="scores that `evaluate --out` or `run` wrote, for the card (default: found beside FOLDER)",
-    )
+    text = "scores that `evaluate --out` or `run` wrote, for the card (default: found beside FOLDER)"
+    add("--scores", type=Path, metavar="FILE", help=text)
     text = "synthetic notes to show on the page of a model; open ones only"
     add("--examples", type=Path, metavar="FOLDER", help=text)
     add("--augmented", action="store_true", help="add a config of gold and notes together; only where all is open")
@@ -266,10 +262,12 @@ def add_publish_options(parser: ArgumentParser) -> None:
     add("--push", action="store_true", help=text)
     visible = parser.add_mutually_exclusive_group()
     visible.add_argument("--public", action="store_true", help="make the repository public (default: private)")
-    visible.add_argument("--private", action="store_true", help="make the repository private")
-    add("--gated", action="store_true", help="readers ask the owner for access")
+    text = "make the repository private (without it, an open repository that is public stays so)"
+    visible.add_argument("--private", action="store_true", help=text)
+    text = "readers ask the owner for access (default: only where access is not open)"
+    add("--gated", action="store_true", help=text)
     _add_detectors(parser)
-    text = "do not test whether a model reveals the rows that it was trained on"
+    text = "of a model: do not test whether it reveals the rows that it was trained on"
     add("--no-membership", dest="membership", action="store_false", help=text)
     add("--attestation", metavar="TEXT", help="with --public and restricted data: who allows it, and when")
     text = "language of the notes, where the task states none: an ISO 639 code such as en"

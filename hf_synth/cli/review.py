@@ -40,10 +40,10 @@ def add_review_options(parser: ArgumentParser) -> None:
     add("--task", metavar="TASK", help="task of the notes, where the folder does not name it")
     add = parser.add_argument_group("which notes (default: 25 of each label)").add_argument
     add("--per-label", type=int, metavar="N", help="N of each label")
-    add("--n", type=int, metavar="N", help="N of all strata together, as `sample` draws them")
+    add("--n", type=int, metavar="N", help="N notes in all, drawn as `sample` draws them")
     text = "strata of --n: label, confidence, both, none (default: label)"
     add("--by", nargs="*", choices=("label", "confidence"), metavar="WHAT", help=text)
-    text = "what a promise asks for that at most this share of all labels is wrong, as `correct --error` does"
+    text = "as many as are needed to promise that at most this share of all labels is wrong, as `correct --error` does"
     add("--error", type=float, metavar="E", help=text)
     add("--confidence", type=float, metavar="P", help="with --error: confidence of that promise (default: 0.95)")
     add = parser.add_argument_group("how real notes look").add_argument

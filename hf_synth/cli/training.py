@@ -193,7 +193,7 @@ def add_evaluate_options(parser: ArgumentParser) -> None:
     add("--subgroups", action="store_true", help=text)
     text = "with --subgroups: a column that names subgroups; may be repeated"
     add("--subgroup-column", action="append", metavar="NAME", help=text)
-    add("--out", type=Path, metavar="FILE", help="file for the scores, as JSON")
+    add("--out", type=Path, metavar="FILE", help="file for the scores, as JSON (default: they are only printed)")
     options.add_seed(parser)
 
 

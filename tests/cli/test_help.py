@@ -123,6 +123,17 @@ def test_the_default_of_an_option_is_said_and_is_the_default() -> None:
                 assert float(said[1]) == float(action.default), f"{name} {action.option_strings}"
 
 
+@pytest.mark.parametrize("word", ["--help", "--help-all"])
+def test_the_help_holds_defaults_that_their_text_does_not_name(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["augment", word])
+    assert "(default: augment)" in " ".join(capsys.readouterr().out.split())
+    for name, parser in leaves().items():
+        for action in options_of(parser):
+            if action.nargs != 0 and action.default not in (None, argparse.SUPPRESS, "", []):
+                assert "default: " in str(action.help), f"{name} {action.option_strings}"
+
+
 def test_options_without_effect_are_gone() -> None:
     for name in ("tasks", "models", "new-task", "withdraw", "completion", "journal ls", "hub serve", "hub ls"):
         assert not any(action.dest == "seed" for action in options_of(leaves()[name])), name
