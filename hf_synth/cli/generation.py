@@ -48,6 +48,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.generation.fact_judge import judged_line
     from hf_synth.generation.generation import check_some, estimate, generate_with_figures, generation_table, no_gold
     from hf_synth.generation.likeness import likeness
+    from hf_synth.generation.prompts import prompt_for
     from hf_synth.task.columns import USAGE_COLUMNS
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, gold_marks
@@ -65,6 +66,8 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
         gold = options.training_gold(task, args)
         exemplars = llms.exemplars_of(task, gold, args)
     keywords = llms.generation_options(gold, args)
+    if args.check_facts == "llm" and not prompt_for(task, args.prompt).facts:
+        raise ColumnError("--check-facts llm needs a prompt of facts without exemplars: give --prompt facts")
     if args.dry_run:
         guess = estimate(task, exemplars, price=llms.price_of(args), **keywords)
         return llms.print_estimate(guess, args)

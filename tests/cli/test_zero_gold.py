@@ -137,3 +137,12 @@ def test_an_estimate_needs_no_gold(tmp_path: Path, capsys: pytest.CaptureFixture
     assert code == 0
     assert json.loads(said.splitlines()[-1])["calls"] == 8
     assert not list(tmp_path.iterdir())
+
+
+def test_a_judge_of_facts_is_refused_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "notes"
+    code, said = run(capsys, "generate", "clinic", "--llm", "simulator", "--n", 4, "--check-facts", "llm", "--out", out)
+    assert (code, out.exists()) == (1, False)
+    assert "give --prompt facts" in said

@@ -66,7 +66,7 @@ def test_notes_from_two_workers_within_the_limits_of_all(
 
     with serving(answer) as server:
         words = ["generate", str(work / "gold"), "--llm", "m", "--base-url", server.url, "--n", "400"]
-        command = [*words, "--concurrency", "3", "--budget-usd", "1000", "--price", "1", "1", "--max-tokens", "500"]
+        command = [*words, "--concurrency", "3", "--max-tokens", "500"]
         assert main([*command, "--out", str(work / "one"), "--journal", str(work / "one.sqlite")]) == 0
         once = {json.dumps(asked, sort_keys=True) for asked in server.requests}
         server.requests.clear()
