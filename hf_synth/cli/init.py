@@ -218,8 +218,11 @@ def _is_corrected(path: Path, look: FirstLook) -> bool:
     fill = bool(look.left_out) and not _confirm("Leave these rows out?", default=True)
     if fill or (look.doubtful and _confirm("Correct the labels in the table first?", default=True)):
         what = "Fill in the empty cells of" if fill else "Correct the labels of"
+        before = path.stat().st_mtime_ns
         _ask_in_terminal(f"{what} {path.name}, save it, and press Enter to look at it again (Ctrl-C stops)", "")
-        return True
+        return path.stat().st_mtime_ns != before or not _confirm(
+            f"{path.name} has not changed. Go on with it as it is?", default=True
+        )
     return False
 
 

@@ -164,6 +164,23 @@ def test_a_table_that_is_corrected_meanwhile_is_looked_at_again(
     assert tomllib.loads(Path("hf_synth.toml").read_text(encoding="utf-8"))["gold"]["name"] == "triage"
 
 
+def test_a_table_that_has_not_changed_is_not_looked_at_for_ever(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, answers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = excel(tmp_path)
+    monkeypatch.setattr("hf_synth.cli.machine.installed_base_model", lambda _: "tiny")
+
+    def answer(question: str) -> str:
+        answers.append(question)
+        return "triage" if "name of the task" in question else "simulator" if question.startswith("LLM") else ""
+
+    monkeypatch.setattr("builtins.input", answer)
+    code, out, error = run(capsys, "init", table)
+    assert code == 0, error
+    assert len([question for question in answers if "has not changed. Go on with it as it is? [Y/n]" in question]) == 1
+    assert out.count("rows with a text and a label") == 1
+
+
 def test_a_word_that_is_almost_right_is_answered_with_the_right_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
