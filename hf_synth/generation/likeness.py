@@ -43,6 +43,10 @@ MEANINGS = {
     "spread": f"different sequences of {_SEQUENCE} words, among equally many",
     "distance": "distance to the nearest text of gold (of another patient, for gold itself)",
 }
+_SHORT = {  # in one line of figures
+    "words": "length", "mattr": "variety of words", "new_words": "new words", "misspelt": "misspellings",
+    "spread": "variety of phrases", "distance": "distance to gold",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Likeness:
     def __str__(self) -> str:
         if self.why:
             return f"not compared: {self.why}"
-        return ", ".join(f"{f.name} {f.ratio:.2f} ({f.low:.2f}-{f.high:.2f})" for f in self.figures)
+        return ", ".join(f"{_SHORT[f.name]} {f.ratio:.2f} ({f.low:.2f}-{f.high:.2f})" for f in self.figures)
 
 
 def likeness(task: Task, rows: Dataset, gold: Dataset, *, seed: int = 0) -> Likeness:
