@@ -167,8 +167,9 @@ def gain_section(journey: Journey) -> Section:
     )
     header = ["trained on", f"difference of {what}", "95% CI", "p (McNemar, Holm)"]
     text = (
-        "Paired on the same test rows. p is that of an exact McNemar test, which counts the rows that only one of the two "
-        f"models has right; it is adjusted for {len(gains)} comparisons (Holm). Models whose interval lies above 0 stand out."
+        "Paired on the same test rows. p is that of an exact McNemar test, which counts the rows that only one of the "
+        f"two models has right; it is adjusted for {len(gains)} comparisons (Holm). Models whose interval "
+        "lies above 0 stand out."
     )
     return Section(f"Gain over {arm_name(alone)} alone", text, [plot], [Table(header, rows, "Differences")])
 

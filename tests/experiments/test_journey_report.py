@@ -95,7 +95,7 @@ def test_the_facts_say_how_like_gold_the_rows_are(tmp_path: Path) -> None:
     made = a_run(arms=1, out=tmp_path)
     for approved in ((), ("synthetic",)):  # rows that a person edited are other rows
         write_journey_report(dataclasses.replace(made, approved=approved))
-        assert ("words 1.31 (0.92-1.09)" in (tmp_path / "report.md").read_text()) == (not approved)
+        assert ("length 1.31 (0.92-1.09)" in (tmp_path / "report.md").read_text()) == (not approved)
 
 
 def test_figures_are_those_of_columns_and_scores() -> None:
