@@ -58,19 +58,26 @@ def scores_of_rows(args: Namespace, edited: bool) -> Scores | Mapping[str, Score
         edited: whether a person edited the rows after the run.
     """
     if _typed_scores(args):
-        return _read_scores(args.scores)
+        return _named_as_in_reports(_read_scores(args.scores))
     folder = args.folder.absolute().parent
     beside = folder / "scores.json"
     if not edited and args.folder.name == "corrected" and beside.is_file():
         with suppress(HfSynthError):
-            found = _read_scores(beside)
+            found = _named_as_in_reports(_read_scores(beside))
             if isinstance(found, dict):
                 print(f"scores of models trained with these notes: {beside}")
                 return found
     # those of the configuration are of the notes that lie beside them, and notes may be published before there are any
     configured = not edited and args.scores is not None and args.scores.is_file()
     configured = configured and args.scores.absolute().parent == folder
-    return _read_scores(args.scores) if configured else None
+    return _named_as_in_reports(_read_scores(args.scores)) if configured else None
+
+
+def _named_as_in_reports(scores: Scores | dict[str, Scores]) -> Scores | dict[str, Scores]:
+    """Return the scores of a run by the names that its report uses: "40 gold + corrected"."""
+    from hf_synth.experiments.names import arm_name
+
+    return {arm_name(name): of for name, of in scores.items()} if isinstance(scores, dict) else scores
 
 
 def _typed_scores(args: Namespace) -> bool:

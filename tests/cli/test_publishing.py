@@ -197,7 +197,7 @@ def test_the_scores_of_a_run_are_found_by_the_weights_of_a_model(tmp_path: Path)
     rows = Namespace(folder=tmp_path / "run" / "corrected", scores=None, argv=["publish"])
     found = scores_of_rows(rows, edited=False)
     assert isinstance(found, dict)
-    assert set(found) == {"gold_4_plus_raw", "gold_4"}
+    assert set(found) == {"4 gold + uncorrected", "4 gold"}
     assert scores_of_rows(rows, edited=True) is None, "the models saw other rows"
     configured = Namespace(folder=tmp_path / "run" / "corrected", scores=file, argv=["publish"])
     assert scores_of_rows(configured, edited=True) is None, "those of a configuration, too"
