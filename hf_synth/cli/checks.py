@@ -120,8 +120,6 @@ def _check_apart(task: Task, args: Namespace, out: Out, paths: list[Path]) -> No
     named = Path(args.task)
     if task.script is None and read_manifest(named) is not None:  # the folder carries the task
         paths = [*paths, named]
-    if out == "within" and getattr(args, "verb", "") == "correct":  # a promise goes on in the folder of its own notes
-        paths = [read for read in paths if read != args.synthetic]
     base = getattr(args, "base_model", None)
     check_not_read(path, [*paths, Path(base)] if isinstance(base, str) else paths, within=out == "within")
 

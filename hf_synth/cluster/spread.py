@@ -109,7 +109,8 @@ def label(
     """Label real notes by an LLM, as `correction.judging.label_notes` does; its votes are spread.
 
     Args:
-        llm: its limits (concurrency, rpm, tpm, budget_usd) hold over all processes on Ray.
+        llm: its concurrency, rpm and tpm hold over all processes on Ray. Its budget_usd is counted for all of them,
+            too. That was not yet seen to hold when a process dies, and the command line refuses it there.
         access, votes, logprobs, seed, sampling, progress: as for `label_notes`.
         folder: for the blocks; private.
         engine: see `Machines`.
@@ -147,7 +148,8 @@ def generate(
     """Generate synthetic rows, as `hf_synth.generate` does; its calls are spread, in rounds.
 
     Args:
-        llm: its limits (concurrency, rpm, tpm, budget_usd) hold over all processes on Ray.
+        llm: its concurrency, rpm and tpm hold over all processes on Ray. Its budget_usd is counted for all of them,
+            too. That was not yet seen to hold when a process dies, and the command line refuses it there.
         n, prompt, balance, max_calls, seed, fact_rounds, progress: as for `hf_synth.generate`.
         folder: for the blocks, which hold answers; private.
         engine: see `Machines`.
