@@ -125,6 +125,7 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.gold.overview import is_own_table
     from hf_synth.task.columns import access_of, strictest
     from hf_synth.task.folders import check_output, write_stage
+    from hf_synth.task.labels import gold_marks, rows_and_texts
 
     if args.from_review:
         return _from_review(args)
@@ -157,6 +158,9 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     counts = label_counts(task, splits)
     _print_labels(task, counts, list(rows))
     print(f"{task.full_name}: {count_text(rows)} -> {args.out} (access: {task.access})")
+    texts = {split: len(gold_marks(task, part)) for split, part in splits.items()}
+    if repeats := [f"{split} {rows_and_texts(rows[split], n)}" for split, n in texts.items() if n != rows[split]]:
+        print(f"some texts come several times: {'; '.join(repeats)}")
     return {"task": task.full_name, "rows": rows, "labels": counts, "out": str(args.out), "access": task.access}
 
 
