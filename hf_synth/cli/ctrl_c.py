@@ -57,6 +57,17 @@ def answered_at_once(active: bool = True) -> Iterator[None]:
         ours.close()
 
 
+def _forget() -> None:
+    """Leave Ctrl-C as it is in a forked process: what it hears is not for the thread of its parent."""
+    if isinstance(getattr(signal.getsignal(signal.SIGINT), "__self__", None), _Heard):
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 class _Heard:
     """What was heard of Ctrl-C."""
 

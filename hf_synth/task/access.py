@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -93,9 +94,9 @@ def _access_of_task(task: Task | None, name: Any) -> str | None:
 def held_access(thing: object) -> Access:
     """Return the strictest access of an object and of what it holds: a wrapper is as strict as the LLM inside it.
 
-    An access is what an attribute `access` says. Attributes, items of containers, closures and partial arguments are
-    looked into, but not tasks and rows, and not what says itself what its access is and is a class of hf_synth. An
-    object of which nothing is known is open.
+    An access is what an attribute `access` says. Attributes of objects and of users' classes, items of containers,
+    arguments that are bound, and what users' functions name are looked into. Tasks and rows are not, nor is an object
+    of a class of hf_synth that says itself what its access is. An object of which nothing is known is open.
     """
     found: list[str | None] = ["open"]
     seen: set[int] = set()
@@ -109,10 +110,16 @@ def held_access(thing: object) -> Access:
         access = getattr(one, "access", "open")
         if isinstance(access, str) or depth == 0:
             found.append(access)
-        own = kind.__module__.startswith("hf_synth.") and any("access" in vars(base) for base in kind.__mro__)
+        own = kind.__module__.partition(".")[0] == "hf_synth" and any("access" in vars(base) for base in kind.__mro__)
         if depth < _DEEPEST and not own:
             below += [(part, depth + 1) for part in _held(one)]
     return strictest(*found)
+
+
+def _is_ours(thing: Any) -> bool:
+    """Return whether a class or a function is of hf_synth, or of a library."""
+    root = str(thing.__module__).partition(".")[0]
+    return root in ("hf_synth", *_FOREIGN, *sys.stdlib_module_names)
 
 
 def _held(thing: Any) -> Iterator[object]:
@@ -130,8 +137,16 @@ def _held(thing: Any) -> Iterator[object]:
         for cell in thing.__closure__ or ():
             with contextlib.suppress(ValueError):  # an empty cell
                 yield cell.cell_contents
+        if not _is_ours(thing):  # what the code of a user's function names in its module
+            yield from (thing.__globals__.get(name) for name in thing.__code__.co_names)
+    elif isinstance(thing, staticmethod | classmethod):
+        yield thing.__func__
+    elif isinstance(thing, property):
+        yield from (thing.fget, thing.fset)
     yield from getattr(thing, "__dict__", {}).values()
     for base in type(thing).__mro__:
+        if base.__module__ != "builtins" and not _is_ours(base):  # attributes and methods of a user's class
+            yield from vars(base).values()
         slots = vars(base).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             with contextlib.suppress(AttributeError):  # an empty slot

@@ -251,6 +251,14 @@ def test_the_line_comes_while_the_main_thread_is_busy(capsys: pytest.CaptureFixt
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_the_usual_ctrl_c() -> None:
+    with answered_at_once():
+        if (child := os.fork()) == 0:
+            os._exit(signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.set_wakeup_fd(-1) == -1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
 def test_a_second_ctrl_c_ends_at_once_and_a_repeated_signal_is_none() -> None:
     program = (
         "import os, signal, time\n"

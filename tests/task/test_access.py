@@ -51,6 +51,9 @@ def test_names_of_tasks_tighten_and_never_loosen() -> None:
     assert overall_access(CREDENTIALED, rows) == "credentialed"  # the rows' own task
 
 
+LEARNT = SimpleNamespace(access="credentialed")
+
+
 class Slotted:
     __slots__ = ("empty", "inner")
 
@@ -69,11 +72,29 @@ def test_a_wrapper_is_as_strict_as_what_it_holds() -> None:
     def ask(question: str, *, llm: object = None) -> str:
         return question if llm is None else f"{learnt}"
 
+    class OfClass:
+        inner = learnt
+
+    class OfMethod:
+        def stream(self) -> object:
+            return learnt
+
+    class OfProperty:
+        @property
+        def llm(self) -> object:
+            return learnt
+
+    class OfModule:
+        @staticmethod
+        def stream() -> object:
+            return LEARNT
+
     ring = SimpleNamespace(others=[])
     ring.others += [ring, {"second": (learnt,)}]
     for wrapper in (
         SimpleNamespace(llm=learnt), Slotted(learnt), Loose(inner=learnt), SimpleNamespace(ask=ask),
         partial(ask, llm=1), partial(print, llm=learnt), SimpleNamespace(stream=Slotted(learnt).__init__), ring,
+        OfClass(), OfMethod(), OfProperty(), OfModule(),
         SimpleNamespace(a=SimpleNamespace(b=SimpleNamespace(c=learnt))),
     ):  # fmt: skip
         assert held_access(wrapper) == "credentialed", wrapper
