@@ -14,8 +14,9 @@ from hf_synth.cluster.on_ray import run_on_ray
 from hf_synth.cluster.stages import audit_work, generation_work, label_work, opinion_work
 from hf_synth.cluster.stages import votes as votes_of_blocks
 from hf_synth.cluster.work import Work, run_to_the_end
-from hf_synth.correction.correction import CorrectionOptions, correct_with_policy
+from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.judging import VOTES, LLMJudge, label_with_judge
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import UsageError
 from hf_synth.generation.blocks import Order
 from hf_synth.generation.mending import FACT_ROUNDS
@@ -84,12 +85,12 @@ def correct(
         ...     task, rows, "work/model", gold=gold["validation"], folder="work/blocks", shards=2
         ... )  # doctest: +SKIP
     """
-    options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
+    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed)
     with shown(progress):
         cut = opinion_work(task, synthetic, corrector, gold=gold, folder=_private(folder), options=options)
         _compute(cut.work, engine)
         given: Any = corrector
-        return correct_with_policy(task, synthetic, given, gold=gold, seed=seed, opinions=cut.opinions(), **options)[0]
+        return correct_with_policy(task, synthetic, given, gold=gold, options=options, opinions=cut.opinions())[0]
 
 
 def label(

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.cluster.work import Part, Work, check_kind
-from hf_synth.correction.correction import CorrectionOptions, Opinions, check_correction, usable_rows
+from hf_synth.correction.correction import Opinions, check_correction, usable_rows
 from hf_synth.correction.judging import LLMJudge, access_of_notes
+from hf_synth.correction.methods import DEFAULTS, CorrectionOptions
 from hf_synth.correction.opinions import JudgeVotes, ModelOpinions, joined_probabilities, joined_votes
 from hf_synth.errors import HfSynthError
 from hf_synth.generation import blocks as generation
@@ -81,7 +82,7 @@ def opinion_work(
     *,
     gold: Dataset,
     folder: Path,
-    options: CorrectionOptions | None = None,
+    options: CorrectionOptions = DEFAULTS,
 ) -> OpinionWork:
     """Cut the opinions that `correct` needs into blocks, after all that it checks without a model.
 
@@ -100,7 +101,7 @@ def opinion_work(
             "a corrector that is trained in folds needs all rows at once: train one model, and give it with "
             "--corrector, or name a --judge; then the labels can be corrected on many machines"
         )
-    check_correction(task, corrector, gold=gold, **(options or {}))
+    check_correction(task, corrector, gold=gold, options=options)
     rows = usable_rows(task, synthetic)
     parts = [_opinions_of(task, corrector, ROWS, rows)]
     if isinstance(corrector, LLMJudge) or "label_probs" not in gold.column_names:

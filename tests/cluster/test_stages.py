@@ -31,6 +31,7 @@ from hf_synth.cluster.work import Work, parse_shard, run_here
 from hf_synth.correction import opinions
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.judging import LLMJudge
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import ColumnError
 from hf_synth.generation import blocks as generation
 from hf_synth.llm.llm import LLM
@@ -174,13 +175,15 @@ def test_sets_of_labels_are_judged_in_blocks_as_at_once(tmp_path: Path) -> None:
         judges = [
             LLMJudge(SETS, LLM("m", base_url=server.url, journal=tmp_path / f"{n}.sqlite"), votes=2) for n in "ab"
         ]
-        whole, policy = correct_with_policy(SETS, rows, judges[0], gold=gold, method="posterior")
+        whole, policy = correct_with_policy(SETS, rows, judges[0], gold=gold, options=CorrectionOptions("posterior"))
         cut = opinion_work(
-            SETS, rows, judges[1], gold=gold, folder=tmp_path / "blocks", options={"method": "posterior"}
+            SETS, rows, judges[1], gold=gold, folder=tmp_path / "blocks", options=CorrectionOptions("posterior")
         )
         assert run_here(cut.work, range(len(cut.work.places))) == (9, 0)
         given = cut.opinions()
-        merged, same = correct_with_policy(SETS, rows, judges[1], gold=gold, method="posterior", opinions=given)
+        merged, same = correct_with_policy(
+            SETS, rows, judges[1], gold=gold, options=CorrectionOptions("posterior"), opinions=given
+        )
     assert merged.to_dict() == whole.to_dict()
     assert same == policy
 
