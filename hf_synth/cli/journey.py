@@ -22,7 +22,6 @@ from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.own_script import is_script, script_of
 from hf_synth.cli.stages import ORDER, Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
-from hf_synth.task.columns import RUN_CONFIG
 
 if TYPE_CHECKING:
     from hf_synth.task.task import Task
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 # Names of the stages in one folder, unless they are elsewhere.
 PLACES = {
     "gold": "gold", "generate": "synthetic", "correct": "corrected", "augment": "training", "train": "model",
-    "evaluate": "scores.json",
+    "evaluate": "scores.json", "run": "run",
 }  # fmt: skip
 _CARRIED = ("set", "base_access", "base_revision")  # options of `correct` that `train` takes as well
 REVIEWED = 50  # notes for a person to look at, where there is no gold
@@ -105,7 +104,8 @@ def command_of(verb: str, known: Known) -> list[str]:
     """Return the words of a command of the journey.
 
     Args:
-        verb: "generate", "correct", "augment", "train", "evaluate", "publish" (the model) or "publish notes".
+        verb: "generate", "correct", "augment", "train", "evaluate", "publish" (the model), "publish notes", or "run",
+            which is generate to evaluate in one call.
     """
     place, given = known.place, known.given
     gold = [] if known.gold is None else ["--gold", path_word(known.gold)]
@@ -113,7 +113,10 @@ def command_of(verb: str, known: Known) -> list[str]:
     seed = ["--seed", str(given["seed"])] if given.get("seed") else []
     words = ["hf-synth", verb.split()[0], path_word(known.task)]
     if verb == "generate":
-        return [*words, *gold, *size, *_llm(known), *seed, "--out", path_word(place("generate"))]
+        return [*words, *gold, *size, *_llm(known, verb), *seed, "--out", path_word(place("generate"))]
+    if verb == "run":
+        models = [*_llm(known, verb), *trained_with(known, verb)]
+        return [*words, *gold, *size, *models, *seed, "--out", path_word(place("run"))]
     if verb == "correct":
         of = [path_word(place("generate"))]
         return [*words, *of, *gold, *size, *trained_with(known, verb), *seed, "--out", path_word(place("correct"))]
@@ -143,29 +146,10 @@ def command_of(verb: str, known: Known) -> list[str]:
     return [*words, *seed, "--repo-id", str(repo), "--out", path_word(out)]
 
 
-def push_command(release: Stage, known: Known) -> list[str]:
-    """Return the words of the command that pushes a release that was written but not pushed."""
-    facts = release.facts
-    words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
-    at = words.index("--repo-id")
-    words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", path_word(release.path)]
-    return [*(without_configured(words, known) if known.configured else words), "--push"]
-
-
-def repeating_command(stage: Stage) -> list[str] | None:
-    """Return the command that makes a stage again with its own options; None where they were not written down."""
-    file = stage.path / RUN_CONFIG
-    try:
-        verbs = list(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return ["hf-synth", verbs[0], "--config", path_word(file)] if len(verbs) == 1 and verbs[0].isalpha() else None
-
-
 # The arguments of a command without dashes, as a configuration names them.
 _ARGUMENTS = {
     "generate": ("task",), "correct": ("task", "synthetic"), "augment": ("task", "synthetic"),
-    "train": ("task", "data"), "evaluate": ("task", "model"), "publish": ("task", "folder"),
+    "train": ("task", "data"), "evaluate": ("task", "model"), "publish": ("task", "folder"), "run": ("task",),
 }  # fmt: skip
 
 
@@ -221,13 +205,13 @@ def gold_folder(known: Known) -> Path | None:
     return stage.path if stage is not None and stage.kind == "gold" else None
 
 
-def _llm(known: Known) -> list[str]:
+def _llm(known: Known, verb: str) -> list[str]:
     """Return the options that name the LLM: that of an earlier command, one that is here, or the simulator."""
     given = known.given
     if given.get("llm"):
         return ["--llm", str(given["llm"]), *(["--base-url", str(given["base_url"])] if given.get("base_url") else [])]
-    if llm := known.value("generate", "llm"):
-        url = known.value("generate", "base-url")
+    if llm := known.value(verb, "llm"):
+        url = known.value(verb, "base-url")
         return ["--llm", str(llm), *(["--base-url", str(url)] if url else [])]
     return ["--llm", SIMULATOR if known.artificial else installed_llm() or SIMULATOR]
 

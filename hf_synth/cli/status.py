@@ -119,12 +119,10 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         command_of,
         configuration,
         known_in,
-        push_command,
-        repeating_command,
         without_configured,
     )
     from hf_synth.cli.stages import ORDER, newest
-    from hf_synth.cli.ways import command_after
+    from hf_synth.cli.ways import command_after, push_command, repeating_command
 
     values, named = configuration(args)
     known = known_in(folder, stages=stages, configured=values)

@@ -1,17 +1,31 @@
-"""Where the journey leaves its usual order: after a whole `run`, without gold, and where no synthetic row is used."""
+"""Where the journey leaves its usual order: `run` does it in one call, there is no gold, or no synthetic row is used.
+
+Also the commands of `status`: to push a release, and to make a stage again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hf_synth.cli.journey import REVIEWED, Known, command_of, gold_folder, next_command, path_word, trained_with
+from hf_synth.cli.journey import (
+    REVIEWED,
+    Known,
+    command_of,
+    gold_folder,
+    next_command,
+    path_word,
+    trained_with,
+    without_configured,
+)
 from hf_synth.cli.own_script import is_script
 from hf_synth.cli.stages import Stage, column_counts
+from hf_synth.task.columns import RUN_CONFIG
 
 _USED = ("kept", "relabelled")
 _USUAL_METRICS = ("macro_f1", "rougeL", "accuracy")  # where a task names none
@@ -27,6 +41,8 @@ def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[s
         return _after_run(stage, known)
     if is_without_gold(stage):
         return _after_no_gold(stage, known, rows)
+    if stage.kind == "gold" and {"train", "test"} <= set(stage.facts.get("rows") or ()):  # `run` scores on test
+        return command_of("run", known)
     gold = gold_folder(known)
     if stage.kind == "correct" and gold is not None and not _uses_rows(stage):  # a model of gold alone
         named = [] if known.gold is None else ["--gold", path_word(known.gold)]
@@ -93,3 +109,22 @@ def _uses_rows(stage: Stage) -> bool:
         counts = column_counts(stage.path, "label_status")
         return any(counts[status] for status in _USED)
     return True
+
+
+def push_command(release: Stage, known: Known) -> list[str]:
+    """Return the words of the command that pushes a release that was written but not pushed."""
+    facts = release.facts
+    words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
+    at = words.index("--repo-id")
+    words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", path_word(release.path)]
+    return [*(without_configured(words, known) if known.configured else words), "--push"]
+
+
+def repeating_command(stage: Stage) -> list[str] | None:
+    """Return the command that makes a stage again with its own options; None where they were not written down."""
+    file = stage.path / RUN_CONFIG
+    try:
+        verbs = list(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return ["hf-synth", verbs[0], "--config", path_word(file)] if len(verbs) == 1 and verbs[0].isalpha() else None

@@ -36,7 +36,7 @@ from hf_synth.models.linear import draw_positions, linear_learner, shift, text_f
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
 from hf_synth.reports.progress import shown, stage
-from hf_synth.task.access import overall_access
+from hf_synth.task.access import held_access, overall_access
 from hf_synth.task.arrow import arrow_table, replace_values, rewrite_columns, text_column_of_codes
 from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
 from hf_synth.task.labels import (
@@ -194,9 +194,9 @@ def _correct(
     audited, seed, sets = options.audited, options.seed, options.conformal()
     rows = _with_contract_columns(task, synthetic)
     usable = _usable(task, rows)
-    asked: list[Any] = [ModelAt(corrector)] if isinstance(corrector, str | Path) else [corrector]
-    asked = [model for model in asked if method != "none" and hasattr(model, "access")]
-    access = overall_access(task, rows, gold, *asked, named=False)  # what a model learnt is in its labels
+    asked = ModelAt(corrector) if isinstance(corrector, str | Path) else corrector
+    learnt = [held_access(asked)] if method != "none" else []
+    access = overall_access(task, rows, gold, also=learnt, named=False)  # what a model learnt is in its labels
     if task.kind != "single_label":
         decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed, opinions)
         columns = {name: [decision[name] for decision in decisions] for name in decisions[0]}

@@ -99,7 +99,7 @@ def look_at_rows(
         policy, manifest.get("corrector"), Recorded(manifest, alike),
     )  # fmt: skip
     log = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
-    doubts = doubts_of(rows, policy)
+    doubts = doubts_of(rows, policy, set(findings.refused))
     return Look(Evidence(access, findings, bool(parts), origin, counts=counts, doubts=doubts), problems, log, leaving)
 
 

@@ -45,7 +45,10 @@ def next_of(out: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Go the whole way by typing each `next:` line; the folder has a blank in its name."""
+    """Go the whole way by typing each `next:` line; the folder has a blank in its name.
+
+    After `gold` the line proposes `run`; here the steps are made one by one.
+    """
     work = tmp_path_factory.mktemp("way") / "my work"
     base = tiny_base(work.parent / "base")
     words = ["gold", "clinic", *SIZES, "--out", str(work / "gold")]
@@ -61,6 +64,9 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert next_of("\n".join(lines)) == [*words, "--push"]
             break
         words = next_of("\n".join(lines))
+        if verb == "gold":
+            assert words == ["run", str(work / "gold"), "--llm", "simulator", "--out", str(work / "run")]
+            words = ["generate", *words[1:-1], str(work / "synthetic")]
         more = CHEAP.get(words[0], [])
         words += more + (["--base-model", str(base)] if words[0] == "train" else [])
     assert tuple(typed) == ORDER

@@ -72,3 +72,13 @@ def test_without_gold_a_person_comes_first(work: Path, capsys: pytest.CaptureFix
     answers.mkdir(parents=True)
     (answers / "me.jsonl").write_text("{}\n")
     assert proposed(capsys, work).startswith("next: hf-synth gold ")
+
+
+def test_gold_leads_to_run_where_run_can_score(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert proposed(capsys, work).startswith("next: hf-synth run w/gold --llm ")
+    named = 'task = "w/gold"\nllm = "m"\nbase-model = "minilm"\n[run]\nout = "w/all"\n'
+    Path("hf_synth.toml").write_text(named, encoding="utf-8")
+    assert proposed(capsys, work) == "next: hf-synth run"
+    Path("hf_synth.toml").unlink()
+    write_stage(TASK, DatasetDict(train=toy_rows(12, 1)), work / "gold", stage="gold")
+    assert proposed(capsys, work).startswith("next: hf-synth generate w/gold --llm "), "no row to score on"
