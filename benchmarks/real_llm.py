@@ -8,8 +8,8 @@ Gold: 200 sections of MTS-Dialog's 1,201 and 200 pairs of SDOH-NLI; all other go
 `smollm2`, or NAME=FILE.gguf. Each seed has its own gold, its own rows (written from it, few-shot, constrained to the
 labels), corrector and models. Parts (--parts):
 
-- `linear`: every arm on a linear head: synthetic only, replace and augment, each raw, argmax (the paper's rule) and
-  auto, at --ratios; the curve of gold alone;
+- `linear`: every arm on a linear head: synthetic only, replace and augment (--strategies), each raw, argmax (the
+  paper's rule) and auto, at --ratios; the curve of gold alone;
 - `encoder`: gold only and augment raw, argmax and auto on a fine-tuned MiniLM, which is also the corrector;
 - `judge`: augment with SmolLM2 as the judge, on a linear head.
 
@@ -33,6 +33,7 @@ GOLD, SEEDS, RATIOS = 200, (0, 1, 2), (0.5, 1.0, 2.0)
 PARTS = ("linear", "encoder", "judge")
 CURVE = (50, 100, 400, 800)
 LABELS = ("raw", "argmax", "auto")
+STRATEGIES = ("synthetic", "replace", "augment")
 TRAINING = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "bf16": True}
 SAMPLING = (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))
 
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES, help="of part linear")
     parser.add_argument("--calls", type=int, default=3, help="most calls for each row that is wanted")
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--out", type=Path, required=True)
@@ -113,7 +115,7 @@ def page_of(name: str, folder: Path, args: argparse.Namespace) -> str:
 
     results = {}
     if "linear" in args.parts:
-        arms = ("gold", *(f"{s} {m}" for s in ("synthetic", "replace", "augment") for m in LABELS))
+        arms = ("gold", *(f"{s} {m}" for s in args.strategies for m in LABELS))
         grid = {"ratios": tuple(args.ratios), "curve": CURVE}
         results["Linear head on frozen features"] = study("linear", arms, grid=grid)
     if "encoder" in args.parts:
