@@ -24,40 +24,11 @@ from hf_synth.privacy.folding import digest
 from hf_synth.privacy.overlap import Index
 from hf_synth.reports.page import markdown_table
 
-FILLERS = [
-    "also",
-    "then",
-    "clearly",
-    "today",
-    "really",
-    "perhaps",
-    "again",
-    "indeed",
-    "rather",
-    "quite",
-    "overall",
-    "currently",
-    "notably",
-    "basically",
-    "still",
-    "actually",
-    "generally",
-    "somewhat",
-    "likely",
-    "further",
-    "moreover",
-    "thus",
-    "here",
-    "now",
-    "certainly",
-    "apparently",
-    "essentially",
-    "often",
-    "usually",
-    "otherwise",
-    "simply",
-    "mostly",
-]
+FILLERS = (
+    "also", "then", "clearly", "today", "really", "perhaps", "again", "indeed", "rather", "quite", "overall", "currently",
+    "notably", "basically", "still", "actually", "generally", "somewhat", "likely", "further", "moreover", "thus", "here",
+    "now", "certainly", "apparently", "essentially", "often", "usually", "otherwise", "simply", "mostly",
+)  # fmt: skip
 LOOK_ALIKE = str.maketrans("aeopcxi", "аеорсхі")
 FOLDERS = ("TrainingSet", "ValidationSet", "TestSet-1-MEDIQA-Chat-2023")
 Disguise = Callable[[random.Random, str, list[str]], str]
@@ -171,19 +142,31 @@ DISGUISES: dict[str, Disguise] = {
     "no spaces": lambda rng, text, words: re.sub(r"\s+", "", text),
     "other numbers": renumbered,
     "sentences in another order": reordered,
-    **{f"a filler after every {name} word": inserted(n) for name, n in {"8th": 8, "4th": 4, "3rd": 3, "2nd": 2}.items()},
-    "a filler after each word": inserted(1),
-    **{f"a word of other notes after every {name} word": inserted(n, own=True) for name, n in {"4th": 4, "2nd": 2}.items()},
-    **{f"{share:.0%} of words replaced by unknown ones": replaced(share, own=False) for share in (0.1, 0.25, 0.33, 0.5)},
-    **{f"{share:.0%} of words replaced by those of other notes": replaced(share) for share in (0.1, 0.25, 0.33, 0.5)},
-    **{f"{share:.0%} of words dropped": dropped(share) for share in (0.1, 0.25, 0.5)},
-    **{f"{share:.0%} of words misspelt": misspelt(share) for share in (0.1, 0.25, 0.5, 1.0)},
-    **{f"every {name} word swapped with the next": swapped(n) for name, n in {"6th": 6, "3rd": 3, "2nd": 2}.items()},
-    "fillers (4th), 25% replaced, other order and numbers": then(renumbered, reordered, inserted(4), replaced(0.25, own=False)),
-    "fillers (4th), look-alikes and hyphens": then(inserted(4), lambda r, t, w: t.translate(LOOK_ALIKE), hyphenated),
-    "fillers (3rd), half of a longer row": then(inserted(3), within(0.5)),
-    "fillers (3rd), a quarter of a longer row": then(inserted(3), within(0.25)),
-}  # fmt: skip
+}
+for _every in (8, 4, 3, 2, 1):
+    DISGUISES[f"a filler after every {_every} words"] = inserted(_every)
+for _every in (4, 2):
+    DISGUISES[f"a word of other notes after every {_every} words"] = inserted(_every, own=True)
+for _share in (0.1, 0.25, 0.33, 0.5):
+    DISGUISES[f"{_share:.0%} of words replaced by unknown ones"] = replaced(_share, own=False)
+for _share in (0.1, 0.25, 0.33, 0.5):
+    DISGUISES[f"{_share:.0%} of words replaced by those of other notes"] = replaced(_share)
+for _share in (0.1, 0.25, 0.5):
+    DISGUISES[f"{_share:.0%} of words dropped"] = dropped(_share)
+for _share in (0.1, 0.25, 0.5, 1.0):
+    DISGUISES[f"{_share:.0%} of words misspelt"] = misspelt(_share)
+for _every in (6, 3, 2):
+    DISGUISES[f"every word of {_every} swapped with the next"] = swapped(_every)
+DISGUISES |= {
+    "fillers (4), 25% replaced, other order and numbers": then(
+        renumbered, reordered, inserted(4), replaced(0.25, own=False)
+    ),
+    "fillers (4), look-alikes and hyphens": then(
+        inserted(4), lambda rng, text, words: text.translate(LOOK_ALIKE), hyphenated
+    ),
+    "fillers (3), half of a longer row": then(inserted(3), within(0.5)),
+    "fillers (3), a quarter of a longer row": then(inserted(3), within(0.25)),
+}
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
