@@ -25,9 +25,10 @@ from hf_synth.privacy.overlap import Index
 from hf_synth.reports.page import markdown_table
 
 FILLERS = (
-    "also", "then", "clearly", "today", "really", "perhaps", "again", "indeed", "rather", "quite", "overall", "currently",
-    "notably", "basically", "still", "actually", "generally", "somewhat", "likely", "further", "moreover", "thus", "here",
-    "now", "certainly", "apparently", "essentially", "often", "usually", "otherwise", "simply", "mostly",
+    "also", "then", "clearly", "today", "really", "perhaps", "again", "indeed", "rather", "quite", "overall",
+    "currently", "notably", "basically", "still", "actually", "generally", "somewhat", "likely", "further",
+    "moreover", "thus", "here", "now", "certainly", "apparently", "essentially", "often", "usually",
+    "otherwise", "simply", "mostly",
 )  # fmt: skip
 LOOK_ALIKE = str.maketrans("aeopcxi", "аеорсхі")
 FOLDERS = ("TrainingSet", "ValidationSet", "TestSet-1-MEDIQA-Chat-2023")
