@@ -115,11 +115,10 @@ def _facts(stage: Stage) -> Result:
 
 def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     """Return the command that makes the first stage that is out of date, or else the one that is missing."""
+    from hf_synth.cli.configured import configuration, without_configured
     from hf_synth.cli.journey import (
         command_of,
-        configuration,
         known_in,
-        without_configured,
     )
     from hf_synth.cli.stages import ORDER, newest
     from hf_synth.cli.ways import command_after, push_command, repeating_command
@@ -145,7 +144,7 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         words = command_after(latest[reached[-1]], known)
     if words is None:
         return None
-    return _command([*without_configured(words, known), *named] if values else words)
+    return _command([*without_configured(words, known.configured), *named] if values else words)
 
 
 def _run_is_last(latest: Mapping[str, Stage]) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hf_synth.cli.configured import without_configured
 from hf_synth.cli.journey import (
     REVIEWED,
     Known,
@@ -21,9 +22,9 @@ from hf_synth.cli.journey import (
     next_command,
     path_word,
     trained_with,
-    without_configured,
 )
 from hf_synth.cli.own_script import is_script
+from hf_synth.cli.repeated import repeated_options
 from hf_synth.cli.stages import Stage, column_counts
 from hf_synth.task.columns import RUN_CONFIG
 
@@ -47,7 +48,8 @@ def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[s
     if stage.kind == "correct" and gold is not None and not _uses_rows(stage):  # a model of gold alone
         named = [] if known.gold is None else ["--gold", path_word(known.gold)]
         words = ["hf-synth", "train", path_word(known.task), path_word(gold), *named]
-        return [*words, *trained_with(known, "train"), "--out", path_word(known.place("train"))]
+        models = trained_with(known, "train", repeated_options("train", known.stages))
+        return [*words, *models, "--out", path_word(known.place("train"))]
     return next_command(stage.kind, known)
 
 
@@ -117,7 +119,7 @@ def push_command(release: Stage, known: Known) -> list[str]:
     words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
     at = words.index("--repo-id")
     words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", path_word(release.path)]
-    return [*(without_configured(words, known) if known.configured else words), "--push"]
+    return [*(without_configured(words, known.configured) if known.configured else words), "--push"]
 
 
 def repeating_command(stage: Stage) -> list[str] | None:

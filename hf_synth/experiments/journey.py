@@ -107,6 +107,7 @@ def run(
     shown = gold["train"] if gold_size is None else subset(task, gold["train"], gold_size, seed=seed)
     n = len(shown)
     approved = _approve_edited_stages(out, say)
+    begin_step(STEPS[0])
     if "synthetic" in approved or ("corrected" in approved and (out / "synthetic" / MANIFEST).is_file()):
         rows = read_dataset(out / "synthetic")
     else:

@@ -16,7 +16,8 @@ from support.tiny import tiny_base
 
 import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
 from hf_synth.cli import main
-from hf_synth.cli.journey import Known, after_verb, command_of, without_configured
+from hf_synth.cli.configured import without_configured
+from hf_synth.cli.journey import Known, after_verb, command_of
 from hf_synth.cli.stages import ORDER, add_facts, stages_in
 from hf_synth.task.folders import read_manifest
 
@@ -284,10 +285,10 @@ def test_what_the_configuration_gives_is_left_out() -> None:
         "publish": {"folder": "work/model", "repo-id": "ward/notes", "out": "work/export/notes"},
     }  # fmt: skip
     known = Known("work/gold", Path("work"), {"train": Path("work/model")}, configured=values)
-    short = {verb: without_configured(command_of(verb, known), known) for verb in ("generate", "correct", "publish")}
+    short = {verb: without_configured(command_of(verb, known), values) for verb in ("generate", "correct", "publish")}
     assert short == {verb: ["hf-synth", verb] for verb in short}
     other = Known("clinic", Path("work"), {}, Path("work/gold"), {"llm": "n", "gold_size": 9}, values)
-    assert without_configured(command_of("generate", other), other) == [
+    assert without_configured(command_of("generate", other), values) == [
         "hf-synth", "generate", "clinic", "--gold", "work/gold", "--gold-size", "9", "--llm", "n",
     ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,17 @@ def test_gold_leads_to_run_where_run_can_score(work: Path, capsys: pytest.Captur
     Path("hf_synth.toml").unlink()
     write_stage(TASK, DatasetDict(train=toy_rows(12, 1)), work / "gold", stage="gold")
     assert proposed(capsys, work).startswith("next: hf-synth generate w/gold --llm "), "no row to score on"
+
+
+def test_gold_says_where_texts_come_several_times(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = [f"{i},note number {i // 2 if i < 4 else i} of the ward,{('low', 'high')[i % 4 > 1]}\n" for i in range(40)]
+    Path("t.csv").write_text("who,note,label\n" + "".join(notes), encoding="utf-8")
+    table = ["gold", "t.csv", "--text-column", "note", "--label-column", "label", "--out", "g"]
+    assert main(table) == 0
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if line.startswith("some texts come several times: "))
+    found = [(int(rows), int(texts)) for rows, texts in re.findall(r"(\d+) gold rows \((\d+) different texts\)", line)]
+    assert sum(rows - texts for rows, texts in found) == 2
+    Path("t.csv").write_text("who,note,label\n" + "".join(notes[4:]), encoding="utf-8")
+    assert main(table) == 0
+    assert "several times" not in capsys.readouterr().out
