@@ -52,7 +52,7 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "evaluate": ("training", "score a model on gold, label by label"),
     "audit": ("publishing", "compare synthetic notes with gold, and count the rows that must not leave"),
     "publish": ("publishing", "check, describe and publish synthetic notes or a model"),
-    "withdraw": ("publishing", "withdraw a release, and list what derives from it"),
+    "withdraw": ("withdrawal", "withdraw a release, and list what derives from it"),
     "run": ("experiments", "run the whole journey: generate, correct, train on each mixture, evaluate"),
     "experiment": (
         "experiments",

@@ -23,13 +23,14 @@ from hf_synth.models.loading import model_folder
 from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.audit import Scanner, index_gold
 from hf_synth.privacy.canaries import Canaries, note_columns
+from hf_synth.publishing.looking import leaving_rows
 from hf_synth.task.columns import access_of, strictest
 from hf_synth.task.folders import file_digest
 from hf_synth.task.labels import check_columns, checked_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
     from hf_synth.privacy.audit import FindIdentifiers
 
@@ -225,6 +226,27 @@ def audit_work(
     rows = synthetic.select_columns(note_columns(task))
     scanner = Scanner(task, index, find_identifiers, canaries)
     return Work(folder, [Part(ROWS, rows, scanner, json.dumps(facts))])
+
+
+def export_work(
+    task: Task,
+    dataset: Dataset,
+    *,
+    gold: Dataset | DatasetDict | None,
+    canaries: Canaries | None = None,
+    find_identifiers: FindIdentifiers | None = None,
+    folder: Path,
+) -> Work:
+    """Cut the audit of an export into blocks of the rows as they leave.
+
+    The rows are chosen, written and checked when the blocks are merged (`publishing.publishing.export_scanned`).
+
+    Raises:
+        ColumnError: a dataset lacks columns of the task.
+    """
+    rows, seen, held_out = leaving_rows(task, dataset, gold)
+    detectors: dict[str, Any] = {"canaries": canaries, "find_identifiers": find_identifiers}
+    return audit_work(task, rows, gold=seen, held_out=held_out, folder=folder, **detectors)
 
 
 def _digest_of(parts: Sequence[Dataset], columns: Sequence[str]) -> str:

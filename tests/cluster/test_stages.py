@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from datasets import Dataset, load_dataset
 from support.blocks import blocks
 from support.cluster_rows import CANARY, files_of, make_journey
 from support.judges import voting
@@ -38,6 +39,7 @@ from hf_synth.llm.llm import LLM
 from hf_synth.privacy.audit import audit as audit_rows
 from hf_synth.privacy.audit import audit_of_blocks
 from hf_synth.task import arrow
+from hf_synth.task.folders import write_stage
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,36 @@ def test_an_audit_in_shards_and_at_once_is_the_same(work: Path) -> None:
     assert figures["duplicates"] == 2  # across blocks
     assert figures["copies_of_gold"] == 1
     assert code == 1
+
+
+def test_an_export_in_shards_and_at_once_is_the_same_bytes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = work / "export" / "notes"  # the name of the repository is another one
+    rows = load_dataset("parquet", data_files=str(work / "synthetic" / "train.parquet"), split="train")
+    named = {**rows[5], "text": "mail to jane.doe@ward.example"}
+    kept = [named if i == 5 else row for i, row in enumerate(rows) if i != len(rows) - 3]  # without the copy of gold
+    write_stage(TASK, Dataset.from_list(kept, features=rows.features), work / "clean", stage="generate")
+    folders = [str(work / "gold"), str(work / "clean"), "--gold", str(work / "gold")]
+    command = ["publish", *folders, "--repo-id", "org/synth-notes", "--out", str(out)]
+    assert main(command) == 0
+    whole = everything_in(out)
+    in_shards(command)
+    assert everything_in(out) == whole
+    assert {"raw/train-00000-of-00001.parquet", "README.md", "release.json"} <= set(whole)
+    assert not (out / ".hf_synth" / "blocks").exists()
+    assert pq.read_metadata(out / "raw" / "train-00000-of-00001.parquet").num_rows == 45, "one of 46 is withheld"
+    capsys.readouterr()
+    for more in (["--push"], ["--dry-run"], ["--public"]):
+        assert main([*command, *more, "--shard", "0/3"]) == 2
+        assert f"{more[0]} works on one machine only" in capsys.readouterr().err
+    model = ["publish", str(work / "gold"), str(work / "model"), "--repo-id", "o/m", "--out", str(work / "to" / "m")]
+    assert main([*model, "--shard", "0/3"]) == 2
+    assert "a model is exported on one machine" in capsys.readouterr().err
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all files of an export."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def test_labels_in_shards_and_at_once_are_the_same_and_no_note_is_asked_about_twice(work: Path) -> None:
