@@ -358,19 +358,36 @@ def test_a_shard_that_is_killed_goes_on(work: Path) -> None:
 
 
 def test_the_files_for_clusters_parse_and_so_do_their_commands() -> None:
+    """Every command of docs/scale.md parses; shards name as many as there are tasks or pods, Ray jobs a cluster."""
     page = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
-    found = [block.code for block in blocks(page) if block.language == "yaml"]
-    job, ray_job = map(yaml.safe_load, found)
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert (job["kind"], job["spec"]["completionMode"], ray_job["kind"]) == ("Job", "Indexed", "RayJob")
-    shards = container["args"][0].replace("$JOB_COMPLETION_INDEX", "7")
-    _, of_job = parse_command(shlex.split(shards)[1:])
-    assert parse_shard(of_job.shard) == (7, job["spec"]["completions"])
-    _, on_ray = parse_command(shlex.split(ray_job["spec"]["entrypoint"])[1:])
-    assert (on_ray.engine, on_ray.address, on_ray.gpus_per_worker) == ("ray", "auto", 1.0)
-    array = next(block.code for block in blocks(page) if "#SBATCH" in block.code)
-    first, last = map(int, re.findall(r"--array=(\d+)-(\d+)", array)[0])
-    command = re.search(r"^hf-synth .*$", array, re.M)
-    assert command is not None
-    _, of_array = parse_command(shlex.split(command[0].replace("$SLURM_ARRAY_TASK_ID", str(last)))[1:])
-    assert (first, parse_shard(of_array.shard)) == (0, (last, last + 1))
+    found = [block for block in blocks(page) if block.language in ("yaml", "bash")]
+    jobs = [yaml.safe_load(block.code) for block in found if block.language == "yaml"]
+    assert [job["kind"] for job in jobs] == ["Job", "RayJob", "RayJob"]
+    completions = jobs[0]["spec"]["completions"]
+    assert jobs[0]["spec"]["completionMode"] == "Indexed"
+    (container,) = jobs[0]["spec"]["template"]["spec"]["containers"]
+    on_ray = [parsed(job["spec"]["entrypoint"]) for job in jobs[1:]]
+    assert {(args.engine, args.address) for args in on_ray} == {("ray", "auto")}
+    assert [args.gpus_per_worker for args in on_ray] == [1.0, None]
+    for job in jobs[1:]:
+        cluster = job["spec"]["rayClusterSpec"]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            mounted = {mount["name"] for one in pod["containers"] for mount in one["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in pod["volumes"]}
+    in_shards, arrays = Counter[str](), 0
+    for code in (container["args"][0], *(block.code for block in found if block.language == "bash")):
+        tasks = re.search(r"--array=0-(\d+)", code)
+        arrays += tasks is not None
+        for command in re.findall(r"^hf-synth .*$", code, re.M):
+            last = int(tasks[1]) if tasks else completions - 1
+            args = parsed(re.sub(r"\$(SLURM_ARRAY_TASK_ID|JOB_COMPLETION_INDEX)", str(last), command))
+            if (shard := getattr(args, "shard", None)) is not None:
+                assert parse_shard(shard) == (last, last + 1), command
+                in_shards[args.verb] += 1
+    assert arrays == 3
+    assert set(in_shards) == {"generate", "correct", "audit", "publish"}
+
+
+def parsed(command: str) -> Any:
+    return parse_command(shlex.split(command)[1:])[1]
