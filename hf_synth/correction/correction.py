@@ -32,7 +32,7 @@ from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
 from hf_synth.gold.adoption import adopt
-from hf_synth.models.linear import draw_positions, linear_learner, shift, text_features, text_shift
+from hf_synth.models.linear import LEARNT_ON, draw_positions, linear_learner, shift, text_features, text_shift
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
 from hf_synth.reports.progress import shown, stage
@@ -451,25 +451,25 @@ def corrector_identity(corrector: Corrector) -> str:
     return CROSS_FITTED
 
 
-def _fit_linear_head(task: Task, rows: Dataset, gold: Dataset, known: Rows) -> tuple[Learn, tuple[Floats, Floats]]:
+def _fit_linear_head(
+    task: Task, rows: Dataset, gold: Dataset, known: Rows, most: int | None = None
+) -> tuple[Learn, tuple[Floats, Floats]]:
     """Return a linear head on frozen features of the texts, and the features of gold and of the rows."""
-    x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
+    x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows), most=most)
     return linear_learner(x_gold, x_rows, known.truth, known.n_labels), (x_gold, x_rows)
 
 
 def _choose_on_some(
     task: Task, rows: Dataset, gold: Dataset, known: Rows, opinions: tuple[Floats, Floats], seed: int, sets: Any
 ) -> tuple[Choice, tuple[Floats, Floats]]:
-    """Choose a method on at most CHOSEN_ON of the rows and every audited one; return their features, too.
-
-    The gold limits the choice. All rows may lead to another one of two close methods (`benchmarks/auto_choice.py`).
-    """
+    """Choose a method on at most CHOSEN_ON of the rows and every audited one; return features of LEARNT_ON, too."""
     keep = draw_positions(len(rows), CHOSEN_ON, seed, known.audited)
     some = rows if len(keep) == len(rows) else rows.select(keep)
-    head, features = _fit_linear_head(task, some, gold, known)
+    most = LEARNT_ON if len(keep) > LEARNT_ON else None
+    head, (of_gold, of_rows) = _fit_linear_head(task, some, gold, known, most)
     part, _ = part_of_rows(known, head, keep)
     choice = choose_method(part, head, opinions=(opinions[0], opinions[1][keep]), seed=seed, **sets)
-    return choice, features
+    return choice, (of_gold, of_rows[draw_positions(len(keep), LEARNT_ON, seed)])
 
 
 def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, seed: int) -> Learn:

@@ -236,7 +236,8 @@ def test_features_are_made_of_the_rows_that_need_them(
     for module in (linear, correction, label_sets):
         monkeypatch.setattr(module, "text_features", counted)
         if module is not linear:
-            monkeypatch.setattr(module, "CHOSEN_ON", 30)
+            monkeypatch.setattr(module, "CHOSEN_ON", 30 if module is correction else 90)  # of sets by label
+            monkeypatch.setattr(module, "LEARNT_ON", 10)
     monkeypatch.setattr(linear.text_shift, "__kwdefaults__", {"most": 20, "seed": 0})
     done, policy = correct_with_policy(task, rows, Sure(), gold=gold, options=CorrectionOptions(method))
     assert read == [most]
@@ -249,6 +250,28 @@ def test_features_are_made_of_the_rows_that_need_them(
         ]
         assert known["reason"][58:] == ["audited", "audited"]
         assert read[-1] in (30, 31, 32)
+
+
+def test_up_to_5000_rows_auto_reads_every_row_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of docs/results/real_noise.md, on 800 rows at most, rest on features that all rows have formed."""
+    asked: list[Any] = []
+
+    def choose_none(*given: Any, **more: Any) -> Any:
+        asked.append((len(given[0].meant), more["opinions"][1].shape))
+        raise StopIteration
+
+    def features(gold: Any, rows: Any, **more: Any) -> Any:
+        asked.append((len(rows), more["most"]))
+        return np.zeros((len(gold), 1), np.float32), np.zeros((len(rows), 1), np.float32)
+
+    monkeypatch.setattr(correction, "choose_method", choose_none)
+    monkeypatch.setattr(correction, "text_features", features)
+    made = [{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(5_001, 2))]
+    rows, gold = as_synthetic(made), toy_rows(40, 1)
+    for n in (5_000, 5_001):
+        with pytest.raises(StopIteration):
+            correct_with_policy(TASK, rows.select(range(n)), Sure(), gold=gold, method="auto")
+    assert asked == [(5_000, None), (5_000, (5_000, 3)), (5_001, 5_000), (5_001, (5_001, 3))]
 
 
 def test_texts_of_a_folder_stay_mapped(tmp_path: Path) -> None:
