@@ -236,7 +236,7 @@ def _write_audit(
     listed.append(("gold rows", int(findings.figures["gold_rows"])))
     simulated = "the gold is an artificial clinic's, written by a program." if is_artificial(task) else ""
     about: Result = {"membership": tested, "facts": listed, "simulated": simulated, "more": more}
-    ids = rows.select_columns(["id"] if "id" in rows.column_names else [])
+    ids = (rows if "id" in rows.column_names else rows.add_column("id", [*range(len(rows))])).select_columns("id")
     with new_folder(out) as draft:
         write_private(draft / "audit.json", json.dumps(facts, indent=1) + "\n")
         write_private(draft / "audit.md", audit_markdown(findings, **about))

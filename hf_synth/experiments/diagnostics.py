@@ -13,7 +13,7 @@ from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.demographics import UNKNOWN
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.groups import Group, Row, grouped, interval_text, mean_of, naming, short_name, with_interval
-from hf_synth.experiments.names import sized_name
+from hf_synth.experiments.names import metric_name, sized_name
 from hf_synth.reports.page import Section, Table, matrix_table
 from hf_synth.reports.plots import Bin, bar_plot, matrix_plot, reliability_plot
 from hf_synth.task.columns import REASONS
@@ -74,12 +74,14 @@ def noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None:
             plots.append(matrix_plot(mean, task.labels, task.labels, title=title, simulated=mark, **axes))
             corner = "true label (estimated) / label"
             tables.append(matrix_table(mean, task.labels, task.labels, corner=corner, caption=title))
-    note = (
-        "These are estimates: they assume that corrector and generator err independently given the true label. After "
-        "correction the true label is estimated by the policy itself: that matrix shows how certain it is, not how "
-        "often it is right."
-    )
-    return Section("Noise before and after", plots=plots, tables=tables, note=note) if plots else None
+    note = "These are estimates: they assume that corrector and generator err independently given the true label."
+    if after:
+        note += (
+            " After correction the true label is estimated by the policy itself: that matrix shows how certain it is, "
+            "not how often it is right."
+        )
+    title = "Noise before and after" if after else "Noise before correction"
+    return Section(title, plots=plots, tables=tables, note=note) if plots else None
 
 
 def _corrections(rows: Sequence[Row]) -> list[Row]:
@@ -239,7 +241,16 @@ def subgroup_section(rows: Sequence[Row], metric: str) -> Section | None:
                 lines.append([name(cells[0]), f"{group.gold_size:,}", attribute, subgroup, *sizes_of, *means])
     if not lines:
         return None
-    head = ["trained on", "gold", "attribute", "subgroup", "test rows", "patients", metric, "minus all others"]
+    head = [
+        "trained on",
+        "gold",
+        "attribute",
+        "subgroup",
+        "test rows",
+        "patients",
+        metric_name(metric),
+        "minus all others",
+    ]
     text = "Means over seeds. Sex, age and race are read from columns of that name, else from the words of the notes."
     return Section("Subgroups", text, tables=[Table(head, lines)])
 
