@@ -12,8 +12,9 @@ the weakest that exist: what a large one would bring is another question.
 HEAD = """\
 What was run: MTS-Dialog (200 gold sections, 20 labels) and SDOH-NLI (200 gold pairs, 5% of them True). Each seed has
 its own gold, notes, corrector and models. The generator sees two exemplars of one label and writes one row an answer,
-with at most three calls for each row that is wanted. Correctors are a linear head on frozen features, MiniLM, and
-SmolLM2 as a judge; the model that is scored is a linear head or a fine-tuned MiniLM.
+with at most three calls for each row that is wanted; for ratio 4, which wants 800 rows, with at most two. Correctors
+are a linear head on frozen features, MiniLM, and SmolLM2 as a judge; the model that is scored is a linear head or a
+fine-tuned MiniLM.
 
 ## What it shows
 
