@@ -183,7 +183,8 @@ def test_rows(kept: Kept) -> Any:
 def category_table(kept: Kept) -> str:
     """Show how many True pairs of each category gold alone finds, and with uncorrected notes, and who gains."""
     task, ratio = load_task(kept.task), max(kept.ratios)
-    positive, names = task.labels.index("True"), np.array([category_of(t) for t in test_rows(kept)["hypothesis"]])
+    positive, rows = task.labels.index("True"), test_rows(kept)
+    names, labels = np.array([category_of(t) for t in rows["hypothesis"]]), np.array(rows[task.label_column])
     arms = kept.runs("gold", ratio), kept.runs("augment raw", ratio)
     seeds = sorted(set(arms[0]) & set(arms[1]))
     in_gold: Counter[str] = Counter()
@@ -201,6 +202,7 @@ def category_table(kept: Kept) -> str:
             counts = np.zeros(2)
             for seed in seeds:
                 truth, predicted, _ = predictions_of(kept, runs[seed])
+                assert (truth == labels).all(), "the test rows are not those that were scored"
                 said, right = predicted[mask] == positive, truth[mask] == positive
                 counts += np.array([(said & right).sum(), (said & ~right).sum()]) / len(seeds)
                 n_true = int(right.sum())
