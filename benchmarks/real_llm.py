@@ -61,6 +61,9 @@ def main() -> None:
     if (args.page is None) != (args.kept is None) or (args.out is None) == (args.page is None):
         parser.error("give --out to run, or --page and --from")
     if args.page:
+        for folder in args.kept:
+            if not any(folder.glob("*/*/results/*.json")) and not any(folder.glob("*/summary/runs.jsonl")):
+                parser.error(f"{folder} keeps no results of this benchmark")
         write_page(args.page, args.kept)
         return
     args.out.mkdir(parents=True, exist_ok=True)

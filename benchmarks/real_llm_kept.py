@@ -82,7 +82,7 @@ def read_kept(folders: Iterable[Path]) -> list[Kept]:
         for part in PARTS:
             found += [Kept(part, results_of(p.parent.parent)) for p in sorted(folder.glob(f"*/{part}/results/*.json"))]
     kept, seen = [], set()
-    for k in found:
+    for k in (k for k in found if any(r["generator"] for r in k.results.rows)):  # gold alone is no study of notes
         name = k.task, k.part, k.generator
         kept.append(replace(k, first=name not in seen))
         seen.add(name)

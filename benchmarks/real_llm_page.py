@@ -77,6 +77,8 @@ def score_table(kept: Sequence[Kept]) -> str:
             scores = [mean_score(k.runs(arm, ratio)) for arm in arms]
             best = max(s for s in scores if s is not None)
             texts = ["" if s is None else f"**{s:.3f}**" if s == best else f"{s:.3f}" for s in scores]
+            if not any(s is not None for s in scores[1:]):
+                continue
             notes = [r["n_synthetic"] for a in arms[1:2] + arms[4:] for r in k.runs(a, ratio).values()]
             seeds = max(len(k.runs(arm, ratio)) for arm in arms[1:])
             lines.append([k.title, f"{ratio:g}", f"{np.mean(notes):,.0f}", seeds, *texts])
@@ -181,7 +183,8 @@ def test_rows(kept: Kept) -> Any:
 def category_table(kept: Kept) -> str:
     """Show how many True pairs of each category gold alone finds, and with uncorrected notes, and who gains."""
     task, ratio = load_task(kept.task), max(kept.ratios)
-    positive, names = task.labels.index("True"), np.array([category_of(t) for t in test_rows(kept)["hypothesis"]])
+    positive, rows = task.labels.index("True"), test_rows(kept)
+    names, labels = np.array([category_of(t) for t in rows["hypothesis"]]), np.array(rows[task.label_column])
     arms = kept.runs("gold", ratio), kept.runs("augment raw", ratio)
     seeds = sorted(set(arms[0]) & set(arms[1]))
     in_gold: Counter[str] = Counter()
@@ -199,6 +202,7 @@ def category_table(kept: Kept) -> str:
             counts = np.zeros(2)
             for seed in seeds:
                 truth, predicted, _ = predictions_of(kept, runs[seed])
+                assert (truth == labels).all(), "the test rows are not those that were scored"
                 said, right = predicted[mask] == positive, truth[mask] == positive
                 counts += np.array([(said & right).sum(), (said & ~right).sum()]) / len(seeds)
                 n_true = int(right.sum())
@@ -241,15 +245,23 @@ def manifest_of(kept: Kept, pool: str) -> dict[str, Any]:
 
 def summary_table(folders: Iterable[Path]) -> str:
     """Show the scores of part `summary`; "" where it was not run."""
+    paths = [path for folder in folders for path in sorted(folder.glob("*/summary/runs.jsonl"))]
+    runs = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     lines = []
-    for folder in folders:
-        for path in sorted(folder.glob("*/summary/runs.jsonl")):
-            for run in map(json.loads, path.read_text().splitlines()):
-                scores = [f"{run[m]:.3f}" for m in ("rouge1", "rouge2", "rougeL")]
-                gold = f"{run['gold']:,}" if run["gold"] else ""
-                lines.append([run["system"], gold, run["distinct"], *scores, f"{run['cpu_seconds']:,}"])
+    for run in runs:
+        gold, seconds = (f"{run[name]:,}" if run[name] else "" for name in ("gold", "cpu_seconds"))
+        scores = [f"{run[m]:.3f}" for m in ("rouge1", "rouge2", "rougeL")]
+        lines.append([run["system"], gold, run["distinct"], *scores, seconds])
+    if not lines:
+        return ""
     head = ["summary", "gold pairs", "different texts", "ROUGE-1", "ROUGE-2", "ROUGE-L", "CPU seconds"]
-    return markdown_table(head, lines, align="lrrrrrr") if lines else ""
+    best = {name: max((r["rougeL"] for r in runs if name in r["system"]), default=0.0) for name in ("T5", "20 words")}
+    outcome = (
+        f"The T5 cannot be made to learn from so few pairs: its best ROUGE-L is {best['T5']:.3f}, and the first 20 "
+        f"words of the dialogue have {best['20 words']:.3f}."
+    )
+    table = markdown_table(head, lines, align="lrrrrrr")
+    return f"{outcome}\n\n{table}" if 0 < best["T5"] < best["20 words"] else table
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -271,8 +283,10 @@ def page_from(folders: Sequence[Path], *, written: bool = True) -> str:
         written: with the text that says what the kept results show.
     """
     kept = read_kept(folders)
-    parts = [text_of.ABOUT, text_of.HEAD if written else "", score_table(kept), text_of.SCORES]
-    parts += [change_table(kept), text_of.CHANGES, text_of.USED if written else ""]
+    parts = [text_of.ABOUT, text_of.HEAD if written else ""]
+    if kept:
+        parts += [score_table(kept), text_of.SCORES, change_table(kept), text_of.CHANGES]
+    parts += [text_of.USED if written else ""]
     first = [k for k in kept if k.first and k.generator == "smollm2"]
     sdoh = [k for k in first if k.task == "sdoh_nli:pair" and k.part in ("linear", "encoder")]
     categories = "\n\n".join(f"{k.title}, ratio {max(k.ratios):g}:\n\n{category_table(k)}" for k in sdoh)

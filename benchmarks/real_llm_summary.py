@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+ONE_FOR_ALL = "one summary of the training split for all"
 LEADS = (10, 20, 40)  # words
-TRAINING = {"num_train_epochs": 20, "learning_rate": 3e-3, "per_device_train_batch_size": 16}
+EPOCHS = {200: 20, 1201: 4}  # by gold pairs: about 300 steps each
+TRAINING = {"learning_rate": 3e-3, "per_device_train_batch_size": 16}
 _CANDIDATES, _READERS = 60, 100  # texts of the training split that may stand for all, and those they are compared with
 
 
@@ -37,8 +41,8 @@ def commonest(summaries: list[str], seed: int) -> str:
     return summaries[some[int(np.argmax(means))]]
 
 
-def summarise(folder: Path, out: Path, sizes: tuple[int, ...] = (200, 1201), **training: Any) -> list[dict[str, Any]]:
-    """Score baselines and models; keep the scores in out/runs.jsonl, one line each."""
+def summarise(folder: Path, out: Path) -> list[dict[str, Any]]:
+    """Score baselines and models; keep the scores in out/runs.jsonl, one line each. What it has is not run again."""
     from hf_synth.demo.encoder import make_seq2seq
     from hf_synth.evaluation.evaluation import predict
     from hf_synth.gold.gold import load_gold, subset
@@ -49,29 +53,32 @@ def summarise(folder: Path, out: Path, sizes: tuple[int, ...] = (200, 1201), **t
     task = load_task("mts_dialog:summary")
     gold = load_gold(task, folder)
     out.mkdir(parents=True, exist_ok=True)
-    test = gold["test"]
-    truth, documents = list(test[task.label_column]), list(test["document"])
-    runs: list[dict[str, Any]] = []
+    test, kept = gold["test"], out / "runs.jsonl"
+    truth, documents, summaries = list(test[task.label_column]), list(test["document"]), list(gold["train"]["summary"])
+    runs = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
 
-    def keep(name: str, n_train: int, texts: list[str], seconds: float = 0.0) -> None:
-        scores = {metric: round(float(v.mean()), 4) for metric, v in text_scores(texts, truth).items()}
-        about = {"system": name, "gold": n_train, "test": len(truth), "distinct": len(set(texts))}
-        runs.append({**about, "cpu_seconds": round(seconds), **scores})
-        lines = "".join(json.dumps(run) + "\n" for run in runs)
-        (out / "runs.jsonl").write_text(lines, encoding="utf-8")
-        print(runs[-1], flush=True)
-
-    for words in LEADS:
-        keep(f"the first {words} words of the dialogue", 0, leads(documents, words))
-    summaries = list(gold["train"][task.label_column])
-    keep("one summary of the training split for all", len(summaries), [commonest(summaries, 0)] * len(truth))
-    for size in sizes:
-        own, started = subset(task, gold["train"], min(size, len(summaries)), seed=0), time.process_time()
-        base, model = out / f"base-{size}", out / f"model-{size}"
+    def trained(size: int) -> list[str]:
+        own, base, model = subset(task, gold["train"], size, seed=0), out / f"base-{size}", out / f"model-{size}"
         if not base.exists():
-            make_seq2seq([*own["document"], *own[task.label_column]], base)
+            make_seq2seq([*own["document"], *own["summary"]], base)
         if not model.exists():
-            train(task, own, base_model=str(base), output_dir=model, args={**TRAINING, **training}, seed=0)
-        keep("a T5 of two layers, trained from nothing", len(own), list(predict(task, model, test)),
-             time.process_time() - started)  # fmt: skip
+            how = {**TRAINING, "num_train_epochs": EPOCHS[size]}
+            train(task, own, base_model=str(base), output_dir=model, args=how, seed=0)
+        return list(predict(task, model, test))
+
+    systems: list[tuple[str, int, Callable[[], list[str]]]] = [
+        (f"the first {n} words of the dialogue", 0, partial(leads, documents, n)) for n in LEADS
+    ]
+    systems.append((ONE_FOR_ALL, len(summaries), lambda: [commonest(summaries, 0)] * len(truth)))
+    systems += [(f"a T5 from nothing, {epochs} epochs", n, partial(trained, n)) for n, epochs in EPOCHS.items()]
+    for name, size, write in systems:
+        if any((run["system"], run["gold"]) == (name, size) for run in runs):
+            continue
+        started = time.process_time()
+        texts = write()
+        scores = {metric: round(float(v.mean()), 4) for metric, v in text_scores(texts, truth).items()}
+        about = {"system": name, "gold": size, "test": len(truth), "distinct": len(set(texts))}
+        runs.append({**about, "cpu_seconds": round(time.process_time() - started), **scores})
+        kept.write_text("".join(json.dumps(run) + "\n" for run in runs), encoding="utf-8")
+        print(runs[-1], flush=True)
     return runs

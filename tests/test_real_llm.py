@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -131,3 +132,31 @@ def test_the_first_words_of_a_dialogue_leave_the_speakers_out() -> None:
     from real_llm_summary import leads  # type: ignore[import-not-found]
 
     assert leads(["Doctor: How are you? Patient: Fine."], 4) == ["How are you? Fine."]
+
+
+def test_a_folder_without_results_makes_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import real_llm  # type: ignore[import-not-found]
+
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(sys, "argv", ["real_llm", "--page", str(page), "--from", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as ended:
+        real_llm.main()
+    assert ended.value.code == 2
+    assert "none keeps no results" in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_summaries_are_said_to_fail_only_where_they_do(tmp_path: Path, page: Any) -> None:
+    folder = tmp_path / "toy" / "summary"
+    folder.mkdir(parents=True)
+    lead = {"system": "the first 20 words of the dialogue", "gold": 0, "rougeL": 0.2}
+    model = {"system": "a T5 from nothing, 4 epochs", "gold": 50, "rougeL": 0.1}
+    for score, said in ((0.1, True), (0.3, False)):
+        runs = [{"rouge1": 0.0, "rouge2": 0.0, "cpu_seconds": 0, "distinct": 9} | r for r in (lead, model)]
+        runs[1]["rougeL"] = score
+        (folder / "runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
+        assert ("best ROUGE-L is 0.100, and the first 20 words of the dialogue have 0.200" in (
+            text := page.page_from([tmp_path], written=False))) is said  # fmt: skip
+        assert line_of(text, "a T5 from nothing, 4 epochs")[-2:] == [f"{score:.3f}", ""]
