@@ -1,6 +1,6 @@
 """Benchmark of the check for copies of gold: shares found by disguise and strength, and honest rows that are held.
 
-    python benchmarks/copies.py --open FOLDER [--written FOLDER ...] [--gold 1000] [--copies 200] [--out FILE.md]
+    python benchmarks/copies.py --open FOLDER [--written FOLDER ...] [--gold 1000 200 40] [--out FILE.md]
 
 Gold are notes and dialogues of MTS-Dialog (`--open`, the folder of its tables: real, open text) and notes of the
 artificial clinic. Copies of gold are disguised in many ways, each at several strengths. Honest rows are notes of other
@@ -26,9 +26,8 @@ from hf_synth.reports.page import markdown_table
 
 FILLERS = (
     "also", "then", "clearly", "today", "really", "perhaps", "again", "indeed", "rather", "quite", "overall",
-    "currently", "notably", "basically", "still", "actually", "generally", "somewhat", "likely", "further",
-    "moreover", "thus", "here", "now", "certainly", "apparently", "essentially", "often", "usually",
-    "otherwise", "simply", "mostly",
+    "currently", "notably", "basically", "still", "actually", "generally", "somewhat", "likely", "further", "moreover",
+    "thus", "here", "now", "certainly", "apparently", "essentially", "often", "usually", "otherwise", "simply",
 )  # fmt: skip
 LOOK_ALIKE = str.maketrans("aeopcxi", "аеорсхі")
 FOLDERS = ("TrainingSet", "ValidationSet", "TestSet-1-MEDIQA-Chat-2023")
@@ -180,27 +179,25 @@ class Texts:
     honest: dict[str, list[str]]
 
 
-def open_texts(folder: Path, column: str, n: int, written: Iterable[str] = ()) -> Texts:
-    """Read texts of MTS-Dialog: n of the training set as gold, and the others as honest rows, unless gold has them."""
+def open_texts(folder: Path, column: str, n: int, seed: int, written: Iterable[str] = ()) -> Texts:
+    """Draw n texts of MTS-Dialog as gold; the others with the same sections are honest rows, unless gold has them."""
     rows: list[tuple[str, str, str]] = []
     for name in FOLDERS:
         with (folder / f"MTS-Dialog-{name}.csv").open(encoding="utf-8", newline="") as file:
             rows += [(name, row["section_header"], row[column]) for row in csv.DictReader(file)]
-    rng = random.Random(0)
-    training = [row for row in rows if row[0] == FOLDERS[0]]
-    rng.shuffle(training)
-    gold = training[:n]
+    random.Random(seed).shuffle(rows)
+    gold, others = rows[:n], rows[n:]
     known = {digest((text,)) for *_, text in gold}
     sections = {section for _, section, _ in gold}
-    others = [r for r in [*training[n:], *(r for r in rows if r[0] != FOLDERS[0])] if digest((r[2],)) not in known]
+    others = [row for row in others if digest((row[2],)) not in known]
     honest = {"other patients, same sections": [text for _, section, text in others if section in sections]}
     if fresh := [text for text in written if digest((text,)) not in known]:
         honest["written by an LLM from gold of this kind"] = fresh
     return Texts(f"MTS-Dialog, {column}", [text for *_, text in gold], honest)
 
 
-def clinic_texts(n: int) -> Texts:
-    gold, others = ([note.text for note in write_notes(n, seed=seed)] for seed in (7, 8))
+def clinic_texts(n: int, seed: int) -> Texts:
+    gold, others = ([note.text for note in write_notes(k, seed=2 * seed + i)] for i, k in enumerate((n, 1_000), 7))
     known = {digest((text,)) for text in gold}
     return Texts("artificial clinic", gold, {"other notes": [t for t in others if digest((t,)) not in known]})
 
@@ -223,49 +220,48 @@ def written_texts(folders: Iterable[Path]) -> list[str]:
 LENGTHS = {"12 to 23 words": (12, 23), "24 to 59 words": (24, 59), "60 words and more": (60, 100_000)}
 
 
-def held(index: Index, rows: list[str]) -> list[bool]:
+def held(index: Index, rows: list[str]) -> tuple[int, int]:
+    """Count the rows that are held; and those that are held for their skip-grams alone."""
     reach = index.reach([(row,) for row in rows])
-    hits: list[bool] = (reach.same | reach.spans() | reach.near()).tolist()
-    return hits
+    hits = reach.same | reach.spans() | reach.near()
+    before = reach._replace(disguised=reach.disguised & False)
+    return int(hits.sum()), int((hits & ~(before.same | before.spans() | before.near())).sum())
 
 
-def length_of(text: str) -> str | None:
-    n = len(text.split())
-    return next((name for name, (low, high) in LENGTHS.items() if low <= n <= high), None)
-
-
-def measure(texts: Texts, copies: int) -> str:
+def measure(draws: list[Texts], copies: int) -> str:
     """Return a section of the page: copies found by the length of the text of gold, and honest rows that are held."""
-    index = Index.of((str(i), (text,)) for i, text in enumerate(texts.gold))
-    groups: dict[str, list[str]] = {name: [] for name in LENGTHS}
-    for text in dict.fromkeys(texts.gold):
-        if length := length_of(text):
-            groups[length].append(text)
-    groups = {name: found[:copies] for name, found in groups.items() if len(found) >= 20}
-    words = [word for rows in texts.honest.values() for text in rows for word in text.split()]
-    table: list[list[object]] = []
-    for name, disguise in DISGUISES.items():
-        cells = []
-        for chosen in groups.values():
-            rng = random.Random(name)
-            found = held(index, [disguise(rng, text, words) for text in chosen])
-            cells.append(f"{sum(found) / len(found):.0%}")
-        table.append([name, *cells])
-    honest: list[list[object]] = []
-    for name, rows in texts.honest.items():
-        hits = held(index, rows)
-        honest.append([name, f"{len(rows):,}", f"{sum(hits):,}", f"{sum(hits) / max(1, len(rows)):.1%}"])
+    found: dict[str, dict[str, list[int]]] = {name: {length: [0, 0] for length in LENGTHS} for name in DISGUISES}
+    honest: dict[str, list[int]] = {}
+    for texts in draws:
+        index = Index.of((str(i), (text,)) for i, text in enumerate(texts.gold))
+        words = [word for rows in texts.honest.values() for text in rows for word in text.split()]
+        for length, (low, high) in LENGTHS.items():
+            chosen = [text for text in dict.fromkeys(texts.gold) if low <= len(text.split()) <= high][:copies]
+            for name, disguise in DISGUISES.items() if chosen else ():
+                rng = random.Random(name)
+                hits, _ = held(index, [disguise(rng, text, words) for text in chosen])
+                found[name][length][0] += hits
+                found[name][length][1] += len(chosen)
+        for name, rows in texts.honest.items():
+            counts = honest.setdefault(name, [0, 0, 0])
+            for k, n in enumerate((len(rows), *held(index, rows))):
+                counts[k] += n
+    sizes = {length: n for length in LENGTHS if (n := found["verbatim"][length][1]) >= 20}
+    table = [[name, *(f"{by[length][0] / by[length][1]:.0%}" for length in sizes)] for name, by in found.items()]
+    held_rows = [
+        [name, f"{n:,}", f"{hits:,}", f"{hits / n:.1%}", f"{more / n:.1%}"] for name, (n, hits, more) in honest.items()
+    ]
     return SECTION.format(
-        name=texts.name, gold=len(texts.gold), copies=markdown_table(["copy", *groups], table),
-        sizes=", ".join(f"{len(chosen)} of {name}" for name, chosen in groups.items()),
-        honest=markdown_table(["honest rows", "rows", "held", "share"], honest),
+        name=draws[0].name, gold=len(draws[0].gold), draws=len(draws),
+        copies=markdown_table(["copy", *(f"{length} ({n:,})" for length, n in sizes.items())], table),
+        honest=markdown_table(["honest rows", "rows", "held", "share", "for skip-grams alone"], held_rows),
     )  # fmt: skip
 
 
 SECTION = """
 ## {name}, {gold:,} rows of gold
 
-Share of the copies found, of {sizes}:
+{draws} draws. Share of the copies found, by the length of the text of gold, with the number of texts:
 
 {copies}
 
@@ -273,8 +269,8 @@ Share of the copies found, of {sizes}:
 """
 TEXT = """# Disguised copies of gold
 
-Measured by `benchmarks/copies.py`. Each copy is a text of gold in a disguise. A row counts as found where `audit` would
-withhold it and `generate` would reject it. Honest rows copy nothing; those that are held are lost.
+Measured by `benchmarks/copies.py`. Each copy is a text of gold in a disguise. It counts as found where `audit` would
+withhold it and `generate` would reject it. Honest rows are other notes; those that are held are lost.
 """
 
 
@@ -282,19 +278,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--open", type=Path, required=True, help="folder of MTS-Dialog")
     parser.add_argument("--written", type=Path, nargs="*", default=[], help="folders with notes of an LLM")
-    parser.add_argument("--gold", type=int, nargs="+", default=[1_000, 100, 20], help="rows of gold")
-    parser.add_argument("--copies", type=int, default=200, help="copies of each disguise, strength and length")
+    parser.add_argument("--gold", type=int, nargs="+", default=[1_000, 200, 40], help="rows of gold")
+    parser.add_argument("--draws", type=int, default=3, help="draws of gold")
+    parser.add_argument("--copies", type=int, default=100, help="copies of each disguise, strength and length")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     written = written_texts(args.written)
     parts = [TEXT]
     for n in args.gold:
-        for texts in (
-            open_texts(args.open, "section_text", n, written),
-            open_texts(args.open, "dialogue", n),
-            clinic_texts(n),
+        seeds = range(args.draws)
+        for draws in (
+            [open_texts(args.open, "section_text", n, seed, written) for seed in seeds],
+            [open_texts(args.open, "dialogue", n, seed) for seed in seeds],
+            [clinic_texts(n, seed) for seed in seeds],
         ):
-            parts.append(measure(texts, args.copies))
+            parts.append(measure(draws, args.copies))
             print(parts[-1], flush=True)
     if args.out:
         args.out.write_text("".join(parts), encoding="utf-8")
