@@ -8,6 +8,8 @@ text are printed as escapes (`terminal.py`).
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import logging
@@ -52,7 +54,7 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "evaluate": ("training", "score a model on gold, label by label"),
     "audit": ("publishing", "compare synthetic notes with gold, and count the rows that must not leave"),
     "publish": ("publishing", "check, describe and publish synthetic notes or a model"),
-    "withdraw": ("publishing", "withdraw a release, and list what derives from it"),
+    "withdraw": ("withdrawal", "withdraw a release, and list what derives from it"),
     "run": ("experiments", "run the whole journey: generate, correct, train on each mixture, evaluate"),
     "experiment": (
         "experiments",
@@ -73,12 +75,20 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # exit codes, as docs/command_l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    if argv is None:
+        _collect_less()
     with plain_streams(), silence_other_processes():
         try:
             return _run(sys.argv[1:] if argv is None else list(argv))
         except KeyboardInterrupt:  # while options are read, or a second time while a verb stops
             print("hf-synth: stopped", file=sys.stderr)
             return INTERRUPTED
+
+
+def _collect_less() -> None:
+    """Look for garbage less often in this process, and not at its end: most objects are of imports, which stay."""
+    gc.set_threshold(50_000, 20, 20)
+    atexit.register(gc.freeze)
 
 
 def verb_parser(name: str) -> Parser:

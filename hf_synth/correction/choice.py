@@ -26,7 +26,8 @@ from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints
 
 NOTHING = "gold_only"  # the candidate that uses none of the rows
-CHOSEN_ON = 5_000  # rows on which methods are compared where a given model decides: the gold limits what can be told
+CHOSEN_ON = 100_000  # rows, at most, on which methods are compared where a given model decides: on few of many rows
+# the choice may be another one of two close methods than on all of them (docs/results/auto_choice.md)
 CONFIDENCE = 0.9  # of the guarantee
 CAUTION = 0.3  # standard deviations of the expected gain that are taken off it
 _MOST_EDGE = 0.1  # measured lead of the LLM over gold only beyond which it promises no more

@@ -32,7 +32,7 @@ from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply
 from hf_synth.errors import ColumnError
-from hf_synth.models.linear import draw_positions, linear_learner, shift, text_features, text_shift
+from hf_synth.models.linear import LEARNT_ON, draw_positions, linear_learner, shift, text_features, text_shift
 from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints, groups_of, judged_mask, label_matrix, texts_of
 from hf_synth.task.task import Task
@@ -149,10 +149,13 @@ def correct_sets(
         known = _checked(task, opinions[0], len(gold)), _checked(task, opinions[1], len(rows))
     heads, figures = None, dict[str, Any]()
     if method == "auto" or (known is None and fit_rows is not None):
-        keep = np.arange(len(rows)) if known is None else draw_positions(len(rows), CHOSEN_ON, seed)
+        most = max(LEARNT_ON, CHOSEN_ON // len(task.labels))  # a head is trained for each label
+        keep = np.arange(len(rows)) if known is None else draw_positions(len(rows), most, seed)
         some = sets if len(keep) == len(rows) else sets.of_rows(keep)
-        x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows.select(keep)))
-        heads, difference = linear_heads(x_gold, x_rows, some), shift(x_gold, x_rows, seed)
+        fitted = LEARNT_ON if known is not None and len(keep) > LEARNT_ON else None
+        x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows.select(keep)), most=fitted)
+        compared = x_rows if fitted is None else x_rows[draw_positions(len(keep), fitted, seed)]
+        heads, difference = linear_heads(x_gold, x_rows, some), shift(x_gold, compared, seed)
         if method == "auto":
             given = None if known is None else (known[0], known[1][keep])
             choice = choose_for_sets(some, heads, opinions=given, seed=seed)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -77,11 +78,21 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
                 raise MissingGoldError(f"task {task.full_name!r} needs the folder of its files: {names}{source}")
             self.files = find_files(task, Path(data_dir))
             cache_dir = cache_dir or (str(c) if (c := cache_folder(Path(data_dir))) else None)
+        self._mark_as_local()
         self._uncacheable = self.NEEDS_FILES and cache_dir is None
         super().__init__(cache_dir=cache_dir, hash=self._digest(task), **more)
         self.left_out: Counter[str] = Counter()
         self.left_out_of: dict[str, dict[str, None]] = {}
         self._noted = False
+
+    def _mark_as_local(self) -> None:
+        """Mark the modules of the class as ready for streaming, since they read local files or none.
+
+        Otherwise datasets replaces `open` and `Path` in them by those for remote files, and imports scipy to do so.
+        """
+        for kind in type(self).__mro__:
+            if issubclass(kind, GoldBuilder):
+                vars(sys.modules[kind.__module__]).setdefault("_patched_for_streaming", True)
 
     def _digest(self, task: Task) -> str:
         """Return the name of the cache, from all that decides its rows: the task, the reading code, the files."""

@@ -23,8 +23,10 @@ Predict = Callable[[Ints, Ints], tuple[Floats, Floats]]
 PredictRows = Callable[["Dataset"], Floats]
 
 WIDTH = 300  # of features
+LEARNT_ON = 5_000  # texts that features are fitted to, where many rows need features only so that a method is chosen
 COMPARED = 1_000  # gold rows and synthetic rows whose texts are compared, where nothing else needs features of all
 _SAMPLE = 20_000  # texts that the vocabulary and the SVD are fitted to, at most
+_BLOCK = 10_000  # texts whose words are counted at once
 _FEW = 20  # up to so many texts a word needs to occur in one only
 _LIKELY = 0.03  # smaller probabilities of a soft target are left out
 _STRENGTH = 20.0  # inverse of the L2 penalty
@@ -69,12 +71,18 @@ def feature_map(texts: Sequence[str], *, width: int = WIDTH, seed: int = 0) -> C
     return lambda texts: np.asarray(normalize(svd.transform(words.transform(texts))), dtype=np.float32)
 
 
-def text_features(*texts: Sequence[str], width: int = WIDTH, seed: int = 0) -> list[Floats]:
-    """Return features of several lists of texts, fitted to all of them: for each list (N, D) float32."""
+def text_features(*texts: Sequence[str], width: int = WIDTH, seed: int = 0, most: int | None = None) -> list[Floats]:
+    """Return features of several lists of texts: for each list (N, D) float32.
+
+    Args:
+        most: texts of each list that the features are fitted to, drawn by seed; all when None.
+    """
     every = [t for part in texts for t in part]
-    features = feature_map(every, width=width, seed=seed)(every)
+    fitted = [part if most is None else [part[i] for i in draw_positions(len(part), most, seed)] for part in texts]
+    features = feature_map([t for part in fitted for t in part], width=width, seed=seed)
+    table = np.concatenate([features(every[i : i + _BLOCK]) for i in range(0, max(1, len(every)), _BLOCK)])
     ends = np.cumsum([0, *(len(part) for part in texts)])
-    return [features[a:b] for a, b in pairwise(ends)]
+    return [table[a:b] for a, b in pairwise(ends)]
 
 
 def shift(features_gold: Floats, features_rows: Floats, seed: int = 0) -> float:

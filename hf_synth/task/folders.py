@@ -23,6 +23,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from hf_synth.errors import OutputError, RowError
+from hf_synth.task.arrow import arrow_batches
 from hf_synth.task.columns import MANIFEST, Access, access_of, strictest
 from hf_synth.task.folder_kinds import no_rows_error
 from hf_synth.task.scripts import task_to_json
@@ -304,7 +305,7 @@ def write_parquet(task: Task, rows: Dataset, file: Path, access: Access) -> None
     note = json.dumps({"access": access, "task": task.full_name}).encode()
     schema = rows.features.arrow_schema
     with pq.ParquetWriter(file, schema.with_metadata({**schema.metadata, _RECORD: note})) as out:
-        for batch in rows.with_format("arrow").iter(_BATCH):
+        for batch in arrow_batches(rows, _BATCH):
             out.write_table(batch.cast(schema))
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.gguf_model import write_gguf
@@ -14,7 +15,7 @@ from support.gold_files import CANARY, mts_folder
 from support.tiny import tiny_base
 
 import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
-from hf_synth.cli import main
+from hf_synth.cli import cli, main
 from hf_synth.cli.task_table import task_facts, task_table
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.task.columns import RUN_CONFIG
@@ -69,6 +70,18 @@ def test_a_wrong_input_is_one_sentence(
     assert len(lines) == 1
     assert says in lines[0]
     assert "Traceback" not in error
+
+
+def test_only_a_process_of_our_own_collects_less(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(cli, "_collect_less", lambda: seen.append(list(sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["hf-synth", "--version"])
+    assert run(capsys, "--version")[0] == 0
+    assert not seen
+    assert cli.main() == 0
+    assert seen == [["hf-synth", "--version"]]
 
 
 def test_a_wrong_row_is_named_and_its_text_is_not(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from support.gold_files import CANARY, mts_folder, write_csv
 
 from hf_synth.errors import ColumnError, GoldError, HfSynthError, MissingGoldError, OutputError, RowError
+from hf_synth.gold import builder
 from hf_synth.gold.adoption import adopt, read_dataset
 from hf_synth.gold.gold import load_gold, mask, split_by_group, subset
 from hf_synth.gold.tables import read_csv, read_table
 from hf_synth.task.columns import access_of
 from hf_synth.task.folders import new_folder, write_stage
-from hf_synth.task.scripts import load_task
+from hf_synth.task.scripts import load_task, task_script
 from hf_synth.task.task import Task
 
 MTS = load_task("mts_dialog")
@@ -40,6 +41,13 @@ def test_mts_dialog_reads_its_true_layout(tmp_path: Path) -> None:
     assert files
     assert all(Path(f).is_relative_to(tmp_path / "mts" / ".hf_synth") for f in files)
     assert (tmp_path / "mts" / ".hf_synth").stat().st_mode & 0o777 == 0o700
+
+
+def test_modules_that_read_local_files_are_left_as_they_are(tmp_path: Path) -> None:
+    """datasets replaces `Path` in the module of a builder by its own one, and imports scipy (0.15 s) to do so."""
+    load_gold(load_task("mts_dialog"), mts_folder(tmp_path / "mts"))
+    assert builder.Path is Path
+    assert vars(task_script("mts_dialog"))["_patched_for_streaming"] is True
 
 
 def test_a_changed_source_file_is_seen(tmp_path: Path) -> None:

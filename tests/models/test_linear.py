@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hf_synth.errors import ColumnError
 from hf_synth.models import linear
-from hf_synth.models.linear import feature_map, fit_softmax, linear_learner
+from hf_synth.models.linear import draw_positions, feature_map, fit_softmax, linear_learner, text_features
 
 
 def rows(n: int, k: int, dtype: type = np.float32):  # type: ignore[no-untyped-def]
@@ -106,6 +106,17 @@ def test_soft_targets_of_many_rows_cost_no_more_than_hard_ones() -> None:
             best = min(best, time.process_time() - began)
         spent.append(best)
     assert spent[1] < 3 * spent[0]  # as weighted rows of one label each, they cost six times as much
+
+
+def test_features_fitted_to_some_texts_are_those_of_a_map_fitted_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"word{i % 7} word{i % 11} same" for i in range(60)]
+    kept = draw_positions(60, 30, 0)
+    wanted = feature_map([*texts[:20], *(texts[i] for i in kept)])(texts)
+    monkeypatch.setattr(linear, "_BLOCK", 25)
+    few, all_ = text_features(texts[:20], texts, most=30)
+    assert np.array_equal(all_, wanted)
+    assert np.array_equal(few, wanted[:20])
+    assert text_features(texts)[0].tolist() == feature_map(texts)(texts).tolist()
 
 
 def test_texts_without_spaces_and_without_words() -> None:

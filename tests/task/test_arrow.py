@@ -12,7 +12,7 @@ from datasets import Dataset, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.task.arrow import arrow_array, arrow_table, replace_values, rewrite_columns
+from hf_synth.task.arrow import arrow_array, arrow_batches, arrow_table, replace_values, rewrite_columns
 
 NUMBERS = Features({"text": Value("string"), "n": Value("int64")})
 
@@ -24,6 +24,25 @@ def test_values_come_to_their_places(taken: list[bool], pieces: int) -> None:
     expected = np.where(taken, -1 - np.arange(len(taken)), np.arange(len(taken))).tolist()
     assert replace_values(-1 - at, at, before).to_pylist() == expected
     assert replace_values((-1 - at).tolist(), at, before).to_pylist() == expected
+
+
+@given(st.lists(st.integers(0, 29), max_size=40), st.integers(1, 7), st.integers(1, 9))
+def test_selected_rows_are_gathered_in_their_order(places: list[int], pieces: int, size: int) -> None:
+    texts = pa.chunked_array([p.tolist() for p in np.array_split(np.array([f"text {i}" for i in range(30)]), pieces)])
+    numbers = pa.chunked_array([p.tolist() for p in np.array_split(np.arange(30), 4)], pa.int64())
+    rows = Dataset(pa.table({"text": texts, "n": numbers})).select(places)
+    gathered = list(arrow_batches(rows, size))
+    assert [batch.num_rows for batch in gathered[:-1]] == [size] * (len(gathered) - 1)
+    assert [n for batch in gathered for n in batch["n"].to_pylist()] == places
+    whole = arrow_table(rows)
+    assert whole["text"].to_pylist() == [f"text {i}" for i in places]
+    assert whole.schema == rows.data.table.schema
+
+
+def test_shuffled_rows_are_gathered_in_few_pieces() -> None:
+    rows = Dataset.from_dict({"n": list(range(5_000))}).shuffle(seed=1)
+    [batch] = arrow_batches(rows, 5_000)
+    assert batch["n"].num_chunks == 1  # one slice a row would be as many pieces, which are slow to write
 
 
 @pytest.mark.parametrize(
