@@ -20,24 +20,53 @@ from hf_synth.correction.crossfit import FOLDS, Learn, Rows, decide, folds, part
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.lineage import Lineage
 from hf_synth.correction.policy import GENERATOR, apply, set_audited_labels
-from hf_synth.correction.priors import (
-    CANDIDATES,
-    MEASURED_CANDIDATES,
-    NOTHING,
-    PRIORS,
-    UNFOUND_CANDIDATES,
-    UNKNOWN,
-    Prior,
-)
 from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints
 
+NOTHING = "gold_only"  # the candidate that uses none of the rows
 CHOSEN_ON = 5_000  # rows on which methods are compared where a given model decides: the gold limits what can be told
 CONFIDENCE = 0.9  # of the guarantee
 CAUTION = 0.3  # standard deviations of the expected gain that are taken off it
+_MOST_EDGE = 0.1  # measured lead of the LLM over gold only beyond which it promises no more
 _FEWEST_AUDITED = 20  # audited rows that measure the LLM's lead
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What a method gains over gold only, before any gold row is asked, in points of score as shares of 1.
+
+    Args:
+        mean: expected gain where nothing is known of the LLM.
+        sd: standard deviation of the gains.
+        level, slope, spread: where the LLM's labels were measured: the expected gain is `level` + `slope` times the
+            lead of its score over that of gold only (at most _MOST_EDGE), with standard deviation `spread`.
+    """
+
+    mean: float
+    sd: float
+    level: float
+    slope: float
+    spread: float
+
+    def expected(self, edge: float | None) -> tuple[float, float]:
+        """Return mean and standard deviation of the gain, given the LLM's measured lead over gold only or None."""
+        if edge is None:
+            return self.mean, self.sd
+        return self.level + self.slope * min(edge, _MOST_EDGE), self.spread
+
+
+# Rounded from `benchmarks/real_noise.py --fit` on half of its sets, no spread below .02; its page reports each half.
+PRIORS: Mapping[str, Prior] = {
+    "blend": Prior(0.025, 0.035, 0.025, 0.25, 0.025),
+    "posterior": Prior(0.02, 0.055, 0.015, 0.35, 0.04),
+    "loss_rank": Prior(0.03, 0.03, 0.03, 0.15, 0.03),
+    "measured": Prior(0.025, 0.025, 0.025, 0.2, 0.02),
+}
+UNKNOWN = Prior(0.0, 0.06, 0.0, 0.3, 0.06)  # of a method whose prior was not fitted
+CANDIDATES = (NOTHING, "blend", "posterior")
+MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
 
 
 @dataclass(frozen=True)
@@ -232,11 +261,9 @@ def choose_method(
         learn: a fast learner: it is called some hundred times.
         opinions: of one trained model on gold that it never saw, (M, K), and on the rows, (N, K); it then decides on
             labels in place of models trained by `learn`.
-        methods: the candidates; when None CANDIDATES, MEASURED_CANDIDATES where the generator labelled gold, and
-            UNFOUND_CANDIDATES where notes written from this gold have a label of which no held-out gold row is found.
+        methods: the candidates; when None CANDIDATES, and MEASURED_CANDIDATES where the generator labelled gold.
         coverage, coverage_by_class: of conformal sets, as for `fitting.fit`.
     """
-    as_needed = methods is None
     if methods is None:
         methods = CANDIDATES
         methods += () if rows.annotations is None else MEASURED_CANDIDATES if rows.measured else ("measured",)
@@ -254,42 +281,32 @@ def choose_method(
         shown = lineage.shows[audited]
         audited_fold = np.where(shown.any(1), shown.argmax(1), audited_fold)
     truth = np.concatenate([rows.truth, np.array([rows.audited[i] for i in audited.tolist()], dtype=np.int64)])
-    hits: dict[str, Floats] = {}
+    hits = {m: np.zeros(len(truth)) for m in methods}
     options: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class, "bounds": False}
-    known: list[dict[str, Any]] = [{} for _ in range(int(fold.max()) + 1)]  # opinions of each fold
-
-    def score(names: Sequence[str], what: str) -> None:
-        hits.update({m: np.zeros(len(truth)) for m in names})
-        for k in counted(what, range(len(known))):
-            inside, held, aside = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
-            at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
-            keep = np.arange(len(rows.meant)) if lineage is None else lineage.without(k)
-            left = replace(rows, audited=select_audited(rows.audited, sorted(set(rows.audited) - set(aside.tolist()))))
-            part, learn_part = part_of_rows(left, learn, keep)
-            for method in names:
-                if opinions is None:  # other halves in each fold, so that averaged opinions differ
-                    own_seed = seed + 104729 * (k + 1)
-                    _, corrected = decide(
-                        part, learn_part, method, inside=inside, seed=own_seed, known=known[k], **options
-                    )
-                else:
-                    given = (opinions[0][inside], opinions[1][keep])
-                    corrected = _correct_by_opinions(part, method, inside, given, options)
-                used = keep[np.flatnonzero(corrected.weight > 0)]
-                targets = (corrected.probs * corrected.weight[:, None])[corrected.weight > 0]
-                free = ~np.isin(used, aside)
-                probs = learn(inside, used[free], targets[free])(held, aside)
-                hits[method][at] = np.concatenate(probs).argmax(1) == truth[at]
-
-    score(methods, "trial of all methods on held-out gold")
-    found = hits[NOTHING][: len(fold)] if opinions is None else opinions[0].argmax(1) == rows.truth
-    if as_needed and lineage is not None and _never_found(rows, found):
-        score(UNFOUND_CANDIDATES, "trial for labels that are never found")
     by_source: dict[str, list[Floats]] = {}
-    for k, of_fold in enumerate(known):
-        for source, (_, of_rows) in of_fold.items():
+    for k in counted("trial of all methods on held-out gold", range(int(fold.max()) + 1)):
+        inside, held, aside = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
+        at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
+        keep = np.arange(len(rows.meant)) if lineage is None else lineage.without(k)
+        left = replace(rows, audited=select_audited(rows.audited, sorted(set(rows.audited) - set(aside.tolist()))))
+        part, learn_part = part_of_rows(left, learn, keep)
+        known: dict[str, Any] = {}
+        for method in methods:
+            if opinions is None:  # other halves in each fold, so that averaged opinions differ
+                _, corrected = decide(
+                    part, learn_part, method, inside=inside, seed=seed + 104729 * (k + 1), known=known, **options
+                )
+            else:
+                given = (opinions[0][inside], opinions[1][keep])
+                corrected = _correct_by_opinions(part, method, inside, given, options)
+            used = keep[np.flatnonzero(corrected.weight > 0)]
+            targets = (corrected.probs * corrected.weight[:, None])[corrected.weight > 0]
+            free = ~np.isin(used, aside)
+            probs = learn(inside, used[free], targets[free])(held, aside)
+            hits[method][at] = np.concatenate(probs).argmax(1) == truth[at]
+        for source, (_, of_rows) in known.items():
             every = np.full((len(rows.meant), rows.n_labels), np.nan)
-            every[np.arange(len(rows.meant)) if lineage is None else lineage.without(k)] = of_rows
+            every[keep] = of_rows
             by_source.setdefault(source, []).append(every)
     relative = relative_weights(rows.audited)
     weights = [*np.ones(len(fold)), *(relative[i] for i in audited.tolist())]
@@ -302,12 +319,6 @@ def _scored(rows: Rows, lineage: Lineage | None) -> Ints:
     """Return the audited rows that can be held out, ascending: those that showed at most one fold of gold."""
     audited = np.array(sorted(rows.audited), dtype=np.int64)
     return audited if lineage is None else audited[lineage.shows[audited].sum(1) <= 1]
-
-
-def _never_found(rows: Rows, found: npt.ArrayLike) -> bool:
-    """Return whether rows were written for a label of gold none of whose gold rows is `found`, (M,)."""
-    written = np.intersect1d(rows.truth, rows.meant)
-    return bool(np.setdiff1d(written, rows.truth[np.asarray(found) > 0]).size)
 
 
 def _correct_by_opinions(rows: Rows, method: str, inside: Ints, opinions: tuple[Floats, Floats], options: Any) -> Any:

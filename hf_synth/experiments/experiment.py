@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.correction.choice import NOTHING
 from hf_synth.correction.crossfit import FOLDS
 from hf_synth.correction.policy import OF_BOTH
-from hf_synth.correction.priors import NOTHING
 from hf_synth.experiments import planning
 from hf_synth.experiments.cells import Maker, failure, make_opinions, make_pool, own_gold, run_job
 from hf_synth.experiments.equivalence import Rates

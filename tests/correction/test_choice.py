@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from support.corrections import annotated, problem
 
-from hf_synth.correction.choice import _lead_over_gold, choose, choose_method, unmeasured
+from hf_synth.correction.choice import NOTHING, Prior, _lead_over_gold, choose, choose_method, unmeasured
 from hf_synth.correction.crossfit import Rows, decide
 from hf_synth.correction.lineage import lineage
 from hf_synth.correction.policy import Annotations
-from hf_synth.correction.priors import NOTHING, Prior
 from hf_synth.models.linear import linear_learner, text_features
 
 FLAT = Prior(0.0, 0.04, 0.0, 0.0, 0.04)  # nothing is known beforehand
@@ -162,40 +161,6 @@ def test_candidates_need_what_they_rest_on() -> None:
     assert set(choose_method(replace(rows, annotations=(other[0], other[1])), learn).scores) == {
         NOTHING, "blend", "posterior", "measured"
     }  # fmt: skip
-
-
-def test_a_label_that_is_never_found_adds_the_method_that_keeps_its_rows() -> None:
-    """Of 60 gold rows 4 are of label 1, and a head trained on gold finds none of them; the LLM wrote 60 rows of it."""
-    rng = np.random.default_rng(0)
-    truth = np.r_[np.zeros(56, np.int64), np.ones(4, np.int64)]
-    meant = np.arange(120) % 2
-    x_gold, x_rows = (rng.normal(size=(len(y), 5)) + 1.2 * y[:, None] for y in (truth, meant))
-    seeds = [[f"g{rng.choice(np.flatnonzero(truth == label))}"] for label in meant]
-    traced = lineage([f"g{i}" for i in range(60)], None, truth, seeds)
-    rows, learn = Rows(meant, truth, None, 2, {}, lineage=traced), linear_learner(x_gold, 0.3 * x_rows, truth, 2)
-    always = {NOTHING, "blend", "posterior"}
-    unsure = np.full((60, 2), [0.9, 0.1]), np.full((120, 2), [0.9, 0.1])
-    assert set(choose_method(rows, learn, opinions=unsure).scores) == always | {"clean_drop"}
-    sure = np.eye(2)[truth], np.eye(2)[meant]
-    assert set(choose_method(rows, learn, opinions=sure).scores) == always, "the corrector finds label 1"
-    assert set(choose_method(replace(rows, lineage=None), learn, opinions=unsure).scores) == always, "none was written"
-    common = replace(rows, meant=np.zeros(120, np.int64))
-    assert set(choose_method(common, learn, opinions=unsure).scores) == always, "nobody asked for label 1"
-    assert set(choose_method(rows, learn, opinions=unsure, methods=("none",)).scores) == {NOTHING, "none"}
-
-
-def test_the_gold_that_is_found_is_that_of_models_trained_on_gold_where_no_corrector_is_given() -> None:
-    truth = np.r_[np.zeros(36, np.int64), np.ones(4, np.int64)]
-    meant = np.arange(40) % 2
-    traced = lineage([f"g{i}" for i in range(40)], None, truth, [[f"g{36 * y + i % 4}"] for i, y in enumerate(meant)])
-    rows = Rows(meant, truth, None, 2, {}, lineage=traced)
-    rng = np.random.default_rng(0)
-    noise = linear_learner(rng.normal(size=(40, 3)), rng.normal(size=(40, 3)), truth, 2)
-    choice = choose_method(rows, noise)
-    assert set(choice.scores) == {NOTHING, "blend", "posterior", "clean_drop"}
-    assert {source: len(found) for source, found in choice.opinions.items()} == {"gold": 5, "both": 5, "refits": 5}
-    clear = linear_learner(np.eye(2)[truth], np.eye(2)[meant], truth, 2)
-    assert "clean_drop" not in choose_method(rows, clear).scores
 
 
 def test_audited_rows_of_a_patient_are_held_out_together() -> None:
