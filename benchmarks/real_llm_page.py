@@ -103,13 +103,8 @@ def change_table(kept: Sequence[Kept]) -> str:
             judged = difference((k, k.runs("augment llm_judge", ratio)), (k, k.runs("gold", ratio)))
             if any(texts) or judged.seeds:
                 lines.append([k.title, f"{ratio:g}", *texts, *in_words([judged])])
-    head = [
-        "differences of macro-F1",
-        "ratio",
-        "uncorrected - no notes",
-        "argmax - uncorrected",
-        "`auto` - uncorrected",
-    ]
+    head = ["differences of macro-F1", "ratio", "uncorrected - no notes", "argmax - uncorrected"]
+    head += ["`auto` - uncorrected", "LLM judge - no notes"]
     return bold_table(head, lines, "lr")
 
 
