@@ -100,15 +100,11 @@ def change_table(kept: Sequence[Kept]) -> str:
                     continue
                 text = f"{c.difference:+.3f}" + (f" ({c.ci95[0]:+.3f} to {c.ci95[1]:+.3f})" if c.ci95 else "")
                 texts.append(f"**{text}**" if c.p_holm is not None and c.p_holm <= LEVEL else text)
-            if any(texts):
-                lines.append([k.title, f"{ratio:g}", *texts])
-    head = [
-        "differences of macro-F1",
-        "ratio",
-        "uncorrected - no notes",
-        "argmax - uncorrected",
-        "`auto` - uncorrected",
-    ]
+            judged = difference((k, k.runs("augment llm_judge", ratio)), (k, k.runs("gold", ratio)))
+            if any(texts) or judged.seeds:
+                lines.append([k.title, f"{ratio:g}", *texts, *in_words([judged])])
+    head = ["differences of macro-F1", "ratio", "uncorrected - no notes", "argmax - uncorrected"]
+    head += ["`auto` - uncorrected", "LLM judge - no notes"]
     return bold_table(head, lines, "lr")
 
 

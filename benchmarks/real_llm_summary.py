@@ -17,7 +17,7 @@ import numpy as np
 
 ONE_FOR_ALL = "one summary of the training split for all"
 LEADS = (10, 20, 40)  # words
-EPOCHS = {200: 20, 1201: 4}  # by gold pairs: about 300 steps each
+RUNS = ((200, 20), (1201, 4), (1201, 12))  # gold pairs and epochs: about 300 steps, and three times as many
 TRAINING = {"learning_rate": 3e-3, "per_device_train_batch_size": 16}
 _CANDIDATES, _READERS = 60, 100  # texts of the training split that may stand for all, and those they are compared with
 
@@ -57,12 +57,16 @@ def summarise(folder: Path, out: Path) -> list[dict[str, Any]]:
     truth, documents, summaries = list(test[task.label_column]), list(test["document"]), list(gold["train"]["summary"])
     runs = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
 
-    def trained(size: int) -> list[str]:
-        own, base, model = subset(task, gold["train"], size, seed=0), out / f"base-{size}", out / f"model-{size}"
+    def trained(size: int, epochs: int) -> list[str]:
+        own, base, model = (
+            subset(task, gold["train"], size, seed=0),
+            out / f"base-{size}",
+            out / f"model-{size}-{epochs}",
+        )
         if not base.exists():
             make_seq2seq([*own["document"], *own["summary"]], base)
         if not model.exists():
-            how = {**TRAINING, "num_train_epochs": EPOCHS[size]}
+            how = {**TRAINING, "num_train_epochs": epochs}
             train(task, own, base_model=str(base), output_dir=model, args=how, seed=0)
         return list(predict(task, model, test))
 
@@ -70,7 +74,7 @@ def summarise(folder: Path, out: Path) -> list[dict[str, Any]]:
         (f"the first {n} words of the dialogue", 0, partial(leads, documents, n)) for n in LEADS
     ]
     systems.append((ONE_FOR_ALL, len(summaries), lambda: [commonest(summaries, 0)] * len(truth)))
-    systems += [(f"a T5 from nothing, {epochs} epochs", n, partial(trained, n)) for n, epochs in EPOCHS.items()]
+    systems += [(f"a T5 from nothing, {epochs} epochs", n, partial(trained, n, epochs)) for n, epochs in RUNS]
     for name, size, write in systems:
         if any((run["system"], run["gold"]) == (name, size) for run in runs):
             continue

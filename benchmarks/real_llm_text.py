@@ -26,8 +26,8 @@ The best score of a line is bold. Argmax is the paper's rule: the corrector's la
 """
 
 CHANGES = """\
-Intervals in brackets are 95% intervals over seeds; one seed has none. Bold: beyond chance after Holm's correction over
-all comparisons of the study.
+Intervals in brackets are 95% intervals over seeds; fewer than three seeds have none. Bold: beyond chance after Holm's
+correction over all comparisons of the study.
 """
 
 USED = """\
@@ -46,8 +46,8 @@ held-out gold row of True*. The report of `run` also trains on uncorrected notes
 (`--method none`) and confirm the gain on rows that were not used to find it.
 
 Read off the curve of gold alone of the linear head, without an interval (3 runs): 200 gold with uncorrected notes are
-worth some 450 to 590 gold notes on SDOH-NLI and 210 to 240 on MTS-Dialog. Notes alone are worth at most 50 on MTS-
-Dialog, and 50 to 230 on SDOH-NLI. More than one note for each gold row adds nothing more. SmolLM2 as a judge brings no
+worth some 450 to 590 gold notes on SDOH-NLI and 210 to 240 on MTS-Dialog. Notes alone are worth at most 50 on
+MTS-Dialog, and 50 to 230 on SDOH-NLI. More than one note for each gold row adds little. SmolLM2 as a judge brings no
 gain that can be told from chance. MiniLM with three epochs on 200 rows of 20 labels is far from trained: its absolute
 scores on MTS-Dialog say little. A run "corrected (auto) notes alone" fails where `auto` uses no note: there is nothing
 to train on.
@@ -57,7 +57,8 @@ GENERATORS = """\
 ## Generator against generator
 
 SmolLM2 135M was tuned to follow instructions; Gemma 3 270M is a base model. Scores are means of macro-F1 over the seeds
-that both have, on the same gold and test rows. Notes are those that were trained on: `auto` may use none.
+that both have, on the same gold and test rows. Notes are those that were trained on: `auto` may use none. With both,
+the best mix of each ratio has gold and uncorrected notes.
 """
 
 RARE = """\
@@ -98,7 +99,8 @@ FULL = """\
 [runs.jsonl](real_llm/runs.jsonl) has a line for each run. Prompts are in [prompts.json](real_llm/prompts.json).
 [rows.csv](real_llm/rows.csv) lists each row with its label, status and sha256; the texts are not in this repository.
 
-Not run: ratio 4 on MTS-Dialog, Gemma on MTS-Dialog, and Gemma with a fine-tuned encoder.
+Not run: a third seed of ratio 4, more seeds of Gemma, ratio 4 and Gemma on MTS-Dialog, and Gemma with a fine-tuned
+encoder.
 
 ## All tables
 """

@@ -30,15 +30,18 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
     support = {label: scores["support"] for label, scores in json.loads(rows[0]["per_class"]).items()}
     order = sorted(support, key=lambda label: support[label])
     name, groups = naming(rows), grouped(rows)
-    lines, never = [], []
+    lines, finders = [], Counter[str]()
     for group, cells in sorted(groups.items()):
         runs = [json.loads(r["per_class"]) for r in cells]
         f1 = (f"{np.mean([run[label]['f1'] for run in runs]):.3f}" for label in order)
         lines.append([name(cells[0]), f"{group.gold_size:,}", *f1])
-        missed = [label for label in order if support[label] and not any(run[label]["recall"] for run in runs)]
-        about = sized_name(group.gold_size, name(cells[0]))
-        never += [f"{about}: {label}, 0 of {support[label] * len(runs):,} found" for label in missed]
+        finders.update(label for label in order if any(run[label]["recall"] for run in runs))
+    missed = [label for label in order if support[label] and finders[label] < len(groups)]
     plots, tables = [], []
+    if missed:
+        counts_of = [[label, support[label], f"{finders[label]} of {len(groups)}"] for label in missed]
+        caption = "Labels that a training mix never finds, in no run and no test row"
+        tables.append(Table(["label", "test rows", "found by training mixes"], counts_of, caption=caption))
     sizes = {g.gold_size for g in groups if g.strategy in MIXTURES} or {g.gold_size for g in groups if g.gold_size}
     size = min(sizes or {0})
     for strategies in (("gold",), MIXTURES):
@@ -53,7 +56,8 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
             tables.append(matrix_table(counts, task.labels, task.labels, corner=corner, caption=title))
     head = ["trained on", "gold", *(f"{label} ({support[label]} rows)" for label in order)]
     text = "Mean F1 of each label over seeds, the rarest first."
-    note = f"Some labels are never found. {'. '.join(never)}." if never else ""
+    some = "1 label is" if len(missed) == 1 else f"{len(missed)} labels are"
+    note = f"{some} never found by at least one training mix; a table counts the mixes that do." if missed else ""
     return Section("Rare classes", text, plots=plots, tables=[Table(head, lines), *tables], note=note)
 
 
