@@ -59,10 +59,6 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
         parse_shard(args.shard)
         if args.engine:
             raise UsageError("--shard and --engine exclude each other: Ray deals out the blocks itself")
-    if args.engine and getattr(args, "budget_usd", None) is not None:
-        raise UsageError(
-            "--budget-usd was not yet seen to hold on Ray when a worker dies: use --shard I/N, each with its part of it"
-        )
     if args.workers is not None and args.workers < 1:
         raise UsageError("--workers is a number of processes, 1 or more")
     for option, given in unfit.items():

@@ -134,8 +134,8 @@ def label(
     """Label real notes by an LLM, as `correction.judging.label_notes` does; its votes are spread.
 
     Args:
-        llm: its concurrency, rpm and tpm hold over all processes on Ray. Its budget_usd is counted for all of them,
-            too. That was not yet seen to hold when a process dies, and the command line refuses it there.
+        llm: its concurrency, rpm, tpm and budget_usd hold over all processes on Ray. What a process that dies had in
+            flight counts as spent.
         access, votes, logprobs, seed, sampling, progress: as for `label_notes`.
         folder: for the blocks; private.
         engine: see `Machines`.
@@ -173,8 +173,8 @@ def generate(
     """Generate synthetic rows, as `hf_synth.generate` does; its calls are spread, in rounds.
 
     Args:
-        llm: its concurrency, rpm and tpm hold over all processes on Ray. Its budget_usd is counted for all of them,
-            too. That was not yet seen to hold when a process dies, and the command line refuses it there.
+        llm: its concurrency, rpm, tpm and budget_usd hold over all processes on Ray. What a process that dies had in
+            flight counts as spent.
         n, prompt, balance, max_calls, seed, fact_rounds, progress: as for `hf_synth.generate`.
         folder: for the blocks, which hold answers; private.
         engine: see `Machines`.

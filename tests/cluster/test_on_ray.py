@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import sys
@@ -11,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -24,6 +27,8 @@ from support.rays import KEY_CANARY, World, heard_at, kill_a_worker, world
 from support.toy_experiment import TASK
 
 from hf_synth.cli.cli import main
+from hf_synth.cluster.on_ray import _another_home, _running
+from hf_synth.errors import HfSynthError
 from hf_synth.generation import blocks
 from hf_synth.task import arrow
 from hf_synth.task.folders import write_stage
@@ -41,9 +46,35 @@ def test_without_ray_the_pip_line_is_said(
     assert "pip install 'hf_synth[ray]'" in capsys.readouterr().err
 
 
+def test_a_ray_that_was_imported_without_our_settings_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))  # it would listen on all addresses, without a token
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(HfSynthError, match="call hf_synth.cluster before `import ray`"), _running(tmp_path, None, 1):
+        pass
+
+
+def test_what_ray_starts_has_another_home_and_asks_no_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/a")
+    monkeypatch.delenv("PYTHONUSERBASE", raising=False)
+    with _another_home(tmp_path):
+        assert Path("~/ray_bootstrap_config.yaml").expanduser() == tmp_path / "ray_bootstrap_config.yaml"
+        assert (tmp_path / "ray_bootstrap_config.yaml").is_file()
+    assert os.environ["HOME"] == "/home/a"
+    assert "PYTHONUSERBASE" not in os.environ
+
+
+def skip_without_ray() -> None:
+    if find_spec("ray") is None:  # it is not imported: its settings are made first
+        pytest.skip("needs hf_synth[ray]")
+
+
 @pytest.fixture
 def apart(tmp_path: Path) -> Iterator[World]:
-    pytest.importorskip("ray", reason="needs hf_synth[ray]")
+    skip_without_ray()
     scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # short: sockets lie behind a link in it
     try:
         with world(tmp_path, scratch) as one:
@@ -81,8 +112,8 @@ def asked_of(server: LLMServer) -> list[int]:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    tables = [pq.read_table(folder / name) for name in ("train.parquet", "rejected.parquet")]
-    return [row for table in tables for row in table.drop_columns(["created"]).to_pylist()]
+    files = [folder / name for name in ("train.parquet", "rejected.parquet") if (folder / name).is_file()]
+    return [row for file in files for row in pq.read_table(file).drop_columns(["created"]).to_pylist()]
 
 
 @pytest.mark.slow
@@ -101,6 +132,7 @@ def test_notes_from_two_workers_one_of_them_killed(
         server.headers.clear()
         server.peak = 0
         two = [*command, "--out", str(work / "two"), "--journal", str(journal), *_ON_RAY]
+        apart.environment["OPENAI_BASE_URL"] = server.url  # the key of the environment goes there and nowhere else
         process = apart.start(*two, **{"generation.blocks.CALLS": 3})
         kept, heard = list[set[int]](), set[str]()
 
@@ -163,6 +195,7 @@ def test_a_budget_holds_over_two_workers_one_of_them_killed(
         asked = asked_of(server)
     assert set(asked) == once
     assert len(asked) - len(once) <= 4, "only what the dead worker had in flight is asked for again"
+    assert len(rows_of(work / "two")) >= 100
     assert rows_of(work / "two") == rows_of(work / "one")
 
 
@@ -191,7 +224,8 @@ def test_two_workers_one_of_them_killed(tmp_path: Path, apart: World, monkeypatc
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["correct", "label", "audit", "publish"])
 def test_a_verb_on_ray_writes_what_it_writes_alone(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="needs hf_synth[ray]")
+    skip_without_ray()
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setattr(arrow, "BLOCK_ROWS", 9)
     work = make_journey(tmp_path / "work")
     rows = load_dataset("parquet", data_files=str(work / "synthetic" / "train.parquet"), split="train")

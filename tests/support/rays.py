@@ -119,6 +119,7 @@ def world(work: Path, scratch: Path) -> Iterator[World]:
     kept = {name: value for name, value in os.environ.items() if name not in ("HF_HOME", "HF_HUB_OFFLINE")}
     paths = os.pathsep.join(filter(None, [str(guard), os.environ.get("PYTHONPATH")]))
     own = {"HOME": str(home), "TMPDIR": str(scratch), "PYTHONPATH": paths, "OPENAI_API_KEY": KEY_CANARY}
+    own["RAY_worker_niceness"] = "0"  # Ray's workers wait for every other program otherwise
     environment = {**kept, **own, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}"}
     try:
         yield World(home, scratch, work / "tried.txt", environment, asked, _listed())
