@@ -46,7 +46,7 @@ _ATTRIBUTE = r"\s+[\w-]+=(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s<>\"']+)"
 _ESCAPES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (
         "<",
-        re.compile(rf"<(?:!--.{{0,200}}?--|/?(?:{_FORMS})(?:{_ATTRIBUTE}){{0,20}}\s?/?)>", re.IGNORECASE),
+        re.compile(rf"<(?:!--.{{0,200}}?--|/?(?:{_FORMS})(?:{_ATTRIBUTE}){{0,20}}\s?/?)>", re.IGNORECASE | re.DOTALL),
         lambda _: " ",
     ),
     (
@@ -61,6 +61,7 @@ _ESCAPES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...
     ),
     ("\\", re.compile(r"(?<!\\)\\+(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|[nrt])"), lambda match: _of_json(match)),
 )
+_HIDDEN = re.compile(r"<!--(.*)-->\Z|=(\"[^\"]*\"|'[^']*'|[^\s>\"']+)", re.DOTALL)  # in a tag of HTML
 _TIMES = 3  # escapes of one kind may be escaped as another
 _TAGS = {0xE0000 + c: c for c in range(0x20, 0x7F)}  # invisible letters, which stand for ASCII
 _HYPHENS = "\u2010\u2011\u2012\u2043\u2212"
@@ -81,15 +82,25 @@ def fold(text: str) -> str:
 
 
 def resolve_escapes(text: str) -> str:
-    """Leave out tags of HTML, and resolve escapes (`&nbsp;`, `\\u00e4`, `%20`) and invisible letters."""
+    """Take out tags of HTML, and resolve escapes (`&nbsp;`, `\\u00e4`, `%20`) and invisible letters.
+
+    What tags and comments of HTML hold comes at the end, where it parts no words and is compared like other text.
+    """
     for _ in range(_TIMES):
         before = text
         for sign, pattern, plain in _ESCAPES:
             if sign in text:
-                text = pattern.sub(plain, text)
+                hidden = _hidden_in(pattern, text) if sign == "<" else ""
+                text = pattern.sub(plain, text) + hidden
         if text == before:
             break
     return text if text.isascii() else text.translate(_TAGS)
+
+
+def _hidden_in(tags: re.Pattern[str], text: str) -> str:
+    """Return what tags hold that a browser does not show: comments, and the values of attributes."""
+    found = (part for tag in tags.findall(text) for hidden in _HIDDEN.findall(tag) for part in hidden if part)
+    return "".join(f" {part}" for part in found)
 
 
 def _of_html(match: re.Match[str]) -> str:
