@@ -7,7 +7,8 @@ new columns are made.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hf_synth.task.labels import Ints
 
 
+_GATHERED = 64 << 20  # bytes of rows that are gathered at once
 BLOCK_ROWS = 2_000  # of a block: what one process works on at a time, on one machine or on many
 
 
@@ -31,6 +33,48 @@ def blocks(n: int, size: int | None = None) -> list[tuple[int, int]]:
 def arrow_table(rows: Dataset) -> pa.Table:
     """Return the rows of a Dataset as an Arrow table, in their order; they are copied only if stored in another one."""
     return rows.data.table if rows._indices is None else rows.with_format("arrow")[:]
+
+
+def row_blocks(rows: Dataset, size: int) -> Iterator[pa.Table]:
+    """Yield the rows of a Dataset in blocks of `size`, in their order.
+
+    Rows that were shuffled or selected are gathered from each chunk at once. datasets makes a chunk of each row, which
+    takes 150 microseconds a row to write where rows have 25 columns.
+    """
+    import pyarrow as pa
+
+    if rows._indices is None:
+        yield from rows.with_format("arrow").iter(size)
+        return
+    table = rows.data.table
+    batches = table.to_batches()
+    starts = np.cumsum([0, *map(len, batches)])[:-1]
+    places = np.concatenate([chunk.to_numpy() for chunk in rows._indices.column(0).chunks]).astype(np.int64)
+    piece = max(1, min(size, _GATHERED * len(table) // max(1, table.nbytes)))
+    for begin, end in blocks(len(places), size):
+        at = (places[begin + a : min(end, begin + b)] for a, b in blocks(end - begin, piece))
+        yield pa.concat_tables([_gather(batches, starts, some) for some in at])
+
+
+def _gather(batches: Sequence[pa.RecordBatch], starts: Ints, places: Ints) -> pa.Table:
+    """Return the rows at some places of a table, as one chunk.
+
+    Args:
+        starts: place of the first row of each batch.
+        places: in any order, (n,), n above 0.
+    """
+    import pyarrow as pa
+
+    order = np.argsort(places, kind="stable")
+    ascending = places[order]
+    batch = np.searchsorted(starts, ascending, side="right") - 1
+    ends = [*(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(places)]
+    parts = [
+        batches[batch[a]].take(pa.array(ascending[a:b] - starts[batch[a]])) for a, b in itertools.pairwise([0, *ends])
+    ]
+    back = np.empty(len(places), dtype=np.int64)
+    back[order] = np.arange(len(places))
+    return pa.Table.from_batches(parts).combine_chunks().take(pa.array(back))
 
 
 def arrow_array(values: Any, kind: pa.DataType) -> pa.Array:

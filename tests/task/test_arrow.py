@@ -12,7 +12,8 @@ from datasets import Dataset, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.task.arrow import arrow_array, arrow_table, replace_values, rewrite_columns
+from hf_synth.task import arrow
+from hf_synth.task.arrow import arrow_array, arrow_table, replace_values, rewrite_columns, row_blocks
 
 NUMBERS = Features({"text": Value("string"), "n": Value("int64")})
 
@@ -24,6 +25,34 @@ def test_values_come_to_their_places(taken: list[bool], pieces: int) -> None:
     expected = np.where(taken, -1 - np.arange(len(taken)), np.arange(len(taken))).tolist()
     assert replace_values(-1 - at, at, before).to_pylist() == expected
     assert replace_values((-1 - at).tolist(), at, before).to_pylist() == expected
+
+
+@given(st.data())
+def test_rows_of_any_selection_come_in_blocks_of_their_order(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+    n = sum(sizes)
+    texts = [None if i % 5 == 3 else f"text {i}" for i in range(n)]
+    columns = {"text": texts, "n": list(range(n)), "lists": [[i, i + 1][: i % 3] for i in range(n)]}
+    features = Features({"text": Value("string"), "n": Value("int64"), "lists": List(Value("int64"))})
+    whole = pa.table(columns, schema=features.arrow_schema)
+    begins = np.cumsum([0, *sizes])
+    parts = [whole.slice(int(a), size) for a, size in zip(begins, sizes, strict=False)]
+    rows = Dataset(pa.concat_tables(parts))
+    if data.draw(st.booleans()) and n:
+        rows = rows.select(data.draw(st.lists(st.integers(0, n - 1), max_size=20)))
+    size = data.draw(st.integers(1, 7))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrow, "_GATHERED", data.draw(st.sampled_from([1, 200, 64 << 20])))
+        found = list(row_blocks(rows, size))
+    assert [len(block) for block in found] == [min(size, len(rows) - i) for i in range(0, len(rows), size)]
+    assert [row for block in found for row in block.to_pylist()] == list(rows)
+
+
+def test_a_shuffled_block_is_not_a_chunk_for_each_row() -> None:
+    rows = Dataset.from_dict({"text": [f"text {i}" for i in range(200)]}).shuffle(seed=0)
+    [block] = row_blocks(rows, 200)
+    assert block["text"].num_chunks == 1
+    assert block["text"].to_pylist() == rows["text"][:]
 
 
 @pytest.mark.parametrize(
