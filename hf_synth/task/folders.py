@@ -23,7 +23,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from hf_synth.errors import OutputError, RowError
-from hf_synth.task.arrow import arrow_batches
+from hf_synth.task.arrow import row_blocks
 from hf_synth.task.columns import MANIFEST, Access, access_of, strictest
 from hf_synth.task.folder_kinds import no_rows_error
 from hf_synth.task.scripts import task_to_json
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 
 REJECTED = "rejected"  # a status of rows, and the split of a folder that holds them
 _RECORD = b"hf_synth"  # in the metadata of parquet files
-_BATCH = 10_000  # rows of a group of parquet
+_BATCH, _BATCH_BYTES = 10_000, 64 << 20  # rows of a group of parquet; bytes of texts that are read at once
 _MOST_NAMES = 100_000  # of a label's classes
-_BATCH_BYTES = 64 << 20
 _RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: a parquet that unpacks beyond this ratio is refused
 _NOTE = "When read: "  # begins a line of a dataset's description
 _MOST_NOTES, _LONGEST_NOTE = 100, 1_000
@@ -305,7 +304,7 @@ def write_parquet(task: Task, rows: Dataset, file: Path, access: Access) -> None
     note = json.dumps({"access": access, "task": task.full_name}).encode()
     schema = rows.features.arrow_schema
     with pq.ParquetWriter(file, schema.with_metadata({**schema.metadata, _RECORD: note})) as out:
-        for batch in arrow_batches(rows, _BATCH):
+        for batch in row_blocks(rows, _BATCH):
             out.write_table(batch.cast(schema))
 
 

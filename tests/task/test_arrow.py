@@ -12,7 +12,8 @@ from datasets import Dataset, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.task.arrow import arrow_array, arrow_batches, arrow_table, replace_values, rewrite_columns
+from hf_synth.task import arrow
+from hf_synth.task.arrow import arrow_array, arrow_table, replace_values, rewrite_columns, row_blocks
 
 NUMBERS = Features({"text": Value("string"), "n": Value("int64")})
 
@@ -26,23 +27,32 @@ def test_values_come_to_their_places(taken: list[bool], pieces: int) -> None:
     assert replace_values((-1 - at).tolist(), at, before).to_pylist() == expected
 
 
-@given(st.lists(st.integers(0, 29), max_size=40), st.integers(1, 7), st.integers(1, 9))
-def test_selected_rows_are_gathered_in_their_order(places: list[int], pieces: int, size: int) -> None:
-    texts = pa.chunked_array([p.tolist() for p in np.array_split(np.array([f"text {i}" for i in range(30)]), pieces)])
-    numbers = pa.chunked_array([p.tolist() for p in np.array_split(np.arange(30), 4)], pa.int64())
-    rows = Dataset(pa.table({"text": texts, "n": numbers})).select(places)
-    gathered = list(arrow_batches(rows, size))
-    assert [batch.num_rows for batch in gathered[:-1]] == [size] * (len(gathered) - 1)
-    assert [n for batch in gathered for n in batch["n"].to_pylist()] == places
-    whole = arrow_table(rows)
-    assert whole["text"].to_pylist() == [f"text {i}" for i in places]
-    assert whole.schema == rows.data.table.schema
+@given(st.data())
+def test_rows_of_any_selection_come_in_blocks_of_their_order(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+    n = sum(sizes)
+    texts = [None if i % 5 == 3 else f"text {i}" for i in range(n)]
+    columns = {"text": texts, "n": list(range(n)), "lists": [[i, i + 1][: i % 3] for i in range(n)]}
+    features = Features({"text": Value("string"), "n": Value("int64"), "lists": List(Value("int64"))})
+    whole = pa.table(columns, schema=features.arrow_schema)
+    begins = np.cumsum([0, *sizes])
+    parts = [whole.slice(int(a), size) for a, size in zip(begins, sizes, strict=False)]
+    rows = Dataset(pa.concat_tables(parts))
+    if data.draw(st.booleans()) and n:
+        rows = rows.select(data.draw(st.lists(st.integers(0, n - 1), max_size=20)))
+    size = data.draw(st.integers(1, 7))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrow, "_GATHERED", data.draw(st.sampled_from([1, 200, 64 << 20])))
+        found = list(row_blocks(rows, size))
+    assert [len(block) for block in found] == [min(size, len(rows) - i) for i in range(0, len(rows), size)]
+    assert [row for block in found for row in block.to_pylist()] == list(rows)
 
 
-def test_shuffled_rows_are_gathered_in_few_pieces() -> None:
-    rows = Dataset.from_dict({"n": list(range(5_000))}).shuffle(seed=1)
-    [batch] = arrow_batches(rows, 5_000)
-    assert batch["n"].num_chunks == 1  # one slice a row would be as many pieces, which are slow to write
+def test_a_shuffled_block_is_not_a_chunk_for_each_row() -> None:
+    rows = Dataset.from_dict({"text": [f"text {i}" for i in range(200)]}).shuffle(seed=0)
+    [block] = row_blocks(rows, 200)
+    assert block["text"].num_chunks == 1
+    assert block["text"].to_pylist() == rows["text"][:]
 
 
 @pytest.mark.parametrize(
