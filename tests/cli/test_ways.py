@@ -72,6 +72,12 @@ def test_a_release_of_a_run_is_pushed_from_the_folder_of_the_run(
         (export / kind / "release.json").write_text(json.dumps(facts))
         end = f"--repo-id ward/{kind} --out w/export/{kind} --push"
         assert proposed(capsys, work) == f"next: hf-synth publish w/gold {folder} {end}"
+    shutil.copytree(run, work / "later")
+    for path in (work / "later").rglob("*.json"):
+        os.utime(path, (path.stat().st_mtime + 60,) * 2)
+    assert proposed(capsys, work).startswith("next: hf-synth publish w/gold w/later/"), "a run that nobody published"
+    os.utime(export / "model" / "release.json", ((work / "later" / "scores.json").stat().st_mtime + 60,) * 2)
+    shutil.rmtree(work / "later")
     shutil.rmtree(run / "models")
     assert proposed(capsys, work) == "nothing is left to do", "what the release was made of is not here"
 
