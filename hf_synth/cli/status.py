@@ -139,7 +139,8 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         words = command_after(latest["run"], known)
     elif reached and reached[-1] == "publish":
         release = latest["publish"]
-        return _command([*push_command(release, known), *named]) if _pushed(release) == NOT_PUSHED else None
+        words = push_command(release, known) if _pushed(release) == NOT_PUSHED else None
+        return None if words is None else _command([*words, *named])
     elif reached:
         words = command_after(latest[reached[-1]], known)
     if words is None:

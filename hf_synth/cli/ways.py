@@ -25,7 +25,7 @@ from hf_synth.cli.journey import (
 )
 from hf_synth.cli.own_script import is_script
 from hf_synth.cli.repeated import repeated_options
-from hf_synth.cli.stages import Stage, column_counts
+from hf_synth.cli.stages import Stage, column_counts, stages_in
 from hf_synth.task.columns import RUN_CONFIG
 
 _USED = ("kept", "relabelled")
@@ -113,10 +113,23 @@ def _uses_rows(stage: Stage) -> bool:
     return True
 
 
-def push_command(release: Stage, known: Known) -> list[str]:
-    """Return the words of the command that pushes a release that was written but not pushed."""
-    facts = release.facts
-    words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
+def push_command(release: Stage, known: Known) -> list[str] | None:
+    """Return the words of the command that pushes a release that was written but not pushed.
+
+    A release does not record what it was made of: that is the model or the notes beside it, or those of the last `run`
+    before it. Where there are none, there is no command.
+    """
+    facts, stages = release.facts, dict(known.stages)
+    runs = [stage for stage in stages_in(known.folder) if stage.kind == "run" and stage.when <= release.when]
+    run = max(runs, key=lambda stage: stage.when).path if runs else None
+    if run is not None and facts.get("kind") == "model":
+        best = best_model(run, known.definition.metrics if known.definition is not None else ())
+        stages |= {"train": best} if best is not None and "train" not in stages else {}
+    elif run is not None and not {"correct", "generate"} & set(stages):
+        stages["correct"] = run / "corrected"
+    words = command_of("publish" if facts.get("kind") == "model" else "publish notes", replace(known, stages=stages))
+    if not Path(words[3]).is_dir():
+        return None
     at = words.index("--repo-id")
     words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", path_word(release.path)]
     return [*(without_configured(words, known.configured) if known.configured else words), "--push"]

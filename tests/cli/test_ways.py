@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,30 @@ def test_after_a_run_its_best_model_is_published(work: Path, capsys: pytest.Capt
     assert best_model(run, ("accuracy",)) == run / "models" / "gold_12", "by the main metric of the task"
     (run / "scores.json").write_text("[]")
     assert best_model(run) is None
+
+
+def test_a_release_of_a_run_is_pushed_from_the_folder_of_the_run(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, export = work / "run", work / "export"
+    (run / "models" / "gold_12").mkdir(parents=True)
+    (run / "scores.json").write_text(json.dumps({"gold_12": {"values": {"macro_f1": 0.4}}}))
+    (run / "report.html").write_text("")
+    write_stage(TASK, rows_with("kept"), run / "corrected", stage="correct")
+    for kind, folder in (("dataset", "w/run/corrected"), ("model", "w/run/models/gold_12")):
+        (export / kind).mkdir(parents=True)
+        facts = {"task": TASK.full_name, "kind": kind, "repo_id": f"ward/{kind}", "task_version": TASK.version}
+        (export / kind / "release.json").write_text(json.dumps(facts))
+        end = f"--repo-id ward/{kind} --out w/export/{kind} --push"
+        assert proposed(capsys, work) == f"next: hf-synth publish w/gold {folder} {end}"
+    shutil.copytree(run, work / "later")
+    for path in (work / "later").rglob("*.json"):
+        os.utime(path, (path.stat().st_mtime + 60,) * 2)
+    assert proposed(capsys, work).startswith("next: hf-synth publish w/gold w/later/"), "a run that nobody published"
+    os.utime(export / "model" / "release.json", ((work / "later" / "scores.json").stat().st_mtime + 60,) * 2)
+    shutil.rmtree(work / "later")
+    shutil.rmtree(run / "models")
+    assert proposed(capsys, work) == "nothing is left to do", "what the release was made of is not here"
 
 
 def test_where_no_row_is_used_a_model_of_gold_alone_is_trained(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
