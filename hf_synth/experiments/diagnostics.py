@@ -56,8 +56,8 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
             tables.append(matrix_table(counts, task.labels, task.labels, corner=corner, caption=title))
     head = ["trained on", "gold", *(f"{label} ({support[label]} rows)" for label in order)]
     text = "Mean F1 of each label over seeds, the rarest first."
-    some = "1 label is" if len(missed) == 1 else f"{len(missed)} labels are"
-    note = f"{some} never found by at least one training mix; a table counts the mixes that do." if missed else ""
+    lost = "1 label is" if len(missed) == 1 else f"{len(missed)} labels are"
+    note = f"{lost} never found by at least one training mix; a table counts the mixes that do." if missed else ""
     return Section("Rare classes", text, plots=plots, tables=[Table(head, lines), *tables], note=note)
 
 
