@@ -40,7 +40,7 @@ AT_ONCE, LATENCY = 32, 0.2
 Run = dict[str, Any]
 PAGE = """# Ray beside one process on one machine
 
-Measured by `benchmarks/cluster.py` on {cores} cores, {days}, with {loads} processes waiting when a run began.
+Measured by `benchmarks/cluster.py` on {cores}, {days}, with {loads} processes waiting when a run began.
 Each figure is the wall time of one run of a whole process of the command line, the start of Ray among it. Numerical
 work has one thread in each process; two workers can use a second core, which one process does not.
 
@@ -167,7 +167,7 @@ def page(runs: list[Run], workers: int) -> str:
     ]
     days, loads = sorted({run["day"] for run in runs}), [run["load"] for run in runs]
     return PAGE.format(
-        cores=" or ".join(map(str, sorted({run["cores"] for run in runs}))),
+        cores=" or ".join(f"{n} cores" if n > 1 else "one core" for n in sorted({run["cores"] for run in runs})),
         days=" to ".join(dict.fromkeys((days[0], days[-1]))),
         loads=f"{min(loads):.1f} to {max(loads):.1f}",
         at_once=AT_ONCE,

@@ -67,7 +67,7 @@ def run_on_ray(
                 if crew is None:
                     ray = stack.enter_context(_running(work.folder, address, workers or cores()))
                     most = workers or int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1))
-                    crew = _Crew(ray, max(1, most), gpus, _permits_of(ray, work))
+                    crew = _Crew(ray, max(1, most), gpus, work)
                 crew.compute(work, missing)
                 done += len(missing)
             if not work.grow():
@@ -78,14 +78,15 @@ def run_on_ray(
 class _Worker:
     """A process of Ray that keeps each function that it was given."""
 
-    def __init__(self, name: str, permits: Any) -> None:
+    def __init__(self, name: str, permits: str | None) -> None:
         os.umask(0o077)
         self._blocks: dict[int, Any] = {}
-        self._permits, self._owner = permits, f"{name} {uuid.uuid4().hex}"
+        self._owner, self._permits = f"{name} {uuid.uuid4().hex}", None
         if permits is not None:  # what an earlier life of this worker held comes back
             import ray
 
-            ray.get(permits.begin.remote(name, self._owner))
+            self._permits = ray.get_actor(permits)
+            ray.get(self._permits.begin.remote(name, self._owner))
 
     def compute(self, place: int, function: Sequence[Any], table: pa.Table) -> pa.Table | HfSynthError:
         """Return the result of a block, or the error of ours that it raised.
@@ -117,13 +118,13 @@ class _Worker:
         return getattr(self._permits, name).remote(*given).future()
 
 
-def _permits_of(ray: Any, work: Work) -> Any:
+def _permits_of(ray: Any, work: Work, name: str) -> Any:
     """Start the one process that counts calls, tokens and dollars of all workers; None where nothing is limited."""
     llms = [part.block.llm for part in work.parts if hasattr(part.block, "llm")]
     limits = next(filter(None, map(limits_of, llms)), None)
     if limits is None:
         return None
-    return ray.remote(Permits).options(num_cpus=0, max_concurrency=_WAITING).remote(limits)
+    return ray.remote(Permits).options(name=name, num_cpus=0, max_concurrency=_WAITING).remote(limits)
 
 
 class _Crew:
@@ -133,11 +134,13 @@ class _Crew:
         ray: the module.
         most: workers.
         gpus: of each.
-        permits: of `_permits_of`.
+        work: of the first round.
     """
 
-    def __init__(self, ray: Any, most: int, gpus: float, permits: Any) -> None:
-        self._ray, self._most, self._permits = ray, most, permits
+    def __init__(self, ray: Any, most: int, gpus: float, work: Work) -> None:
+        self._ray, self._most, name = ray, most, f"hf_synth {uuid.uuid4().hex}"
+        self._permits = _permits_of(ray, work, name)  # it ends when nobody holds it
+        self._name = None if self._permits is None else name  # a worker that is started again finds it by its name
         self._options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
         self._workers = list[Any]()
         self._functions = list[tuple[Any, Any]]()  # the function of a block, and its place in Ray's store
@@ -150,7 +153,7 @@ class _Crew:
         """
         ray, waiting, running = self._ray, list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
         while len(self._workers) < min(self._most, len(numbers)):
-            worker = ray.remote(_Worker).options(**self._options).remote(str(len(self._workers)), self._permits)
+            worker = ray.remote(_Worker).options(**self._options).remote(str(len(self._workers)), self._name)
             self._workers.append(worker)
 
         def give(worker: Any) -> None:
