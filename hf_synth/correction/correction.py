@@ -469,7 +469,7 @@ def _choose_on_some(
     head, (of_gold, of_rows) = _fit_linear_head(task, some, gold, known, most)
     part, _ = part_of_rows(known, head, keep)
     choice = choose_method(part, head, opinions=(opinions[0], opinions[1][keep]), seed=seed, **sets)
-    return choice, (of_gold, of_rows[draw_positions(len(keep), LEARNT_ON, seed)])
+    return choice, (of_gold.copy(), of_rows[draw_positions(len(keep), LEARNT_ON, seed)])  # no view of all features
 
 
 def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, seed: int) -> Learn:

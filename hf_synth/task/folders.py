@@ -36,10 +36,9 @@ if TYPE_CHECKING:
 REJECTED = "rejected"  # a status of rows, and the split of a folder that holds them
 _RECORD = b"hf_synth"  # in the metadata of parquet files
 _BATCH, _BATCH_BYTES = 10_000, 64 << 20  # rows of a group of parquet; bytes of texts that are read at once
-_MOST_NAMES = 100_000  # of a label's classes
 _RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: a parquet that unpacks beyond this ratio is refused
 _NOTE = "When read: "  # begins a line of a dataset's description
-_MOST_NOTES, _LONGEST_NOTE = 100, 1_000
+_MOST_NAMES, _MOST_NOTES, _LONGEST_NOTE = 100_000, 100, 1_000  # names of a label's classes; notes, characters of one
 # digests in a manifest: of files as written, of those a person edited, and of those that the rows were made from
 FILES, APPROVED, FOLLOWS = "files", "approved_by_hand", "follows_from_edited"
 WORK = ".hf_synth"  # subfolder of a user's folder for caches and the journal
@@ -47,8 +46,7 @@ _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is spent; free some space and run again",
     errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "no permission to write there; choose another folder",
-    errno.EPERM: "no permission to write there; choose another folder",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "no permission to write there; choose another folder"),
 }
 
 
@@ -414,6 +412,8 @@ def map_parquet(file: Path, beside: Path) -> Dataset:
         return Dataset.from_parquet(str(file), features=features, cache_dir=str(cache))
     except (pa.ArrowException, DatasetGenerationError, OSError, ValueError, TypeError):
         raise RowError(file.name, None, "cannot be read as parquet") from None
+    finally:
+        pa.default_memory_pool().release_unused()  # 100 MB of unpacked pages, which Arrow would keep
 
 
 def plain_features(schema: pa.Schema, told: Mapping[str, Any] | None = None) -> Features:

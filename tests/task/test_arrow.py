@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset, Features, List, Value
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_synth.task import arrow
@@ -27,6 +27,7 @@ def test_values_come_to_their_places(taken: list[bool], pieces: int) -> None:
     assert replace_values((-1 - at).tolist(), at, before).to_pylist() == expected
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_rows_of_any_selection_come_in_blocks_of_their_order(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6))
