@@ -271,6 +271,22 @@ TEXT = """# Disguised copies of gold
 
 Measured by `benchmarks/copies.py`. Each copy is a text of gold in a disguise. It counts as found where `audit` would
 withhold it and `generate` would reject it. Honest rows are other notes; those that are held are lost.
+
+The check looks for skip-grams of rarer words (`hf_synth/privacy/skip_grams.py`), besides windows of words and of
+letters. Of texts of 24 words and more, windows alone find none with a filler after every fourth word, or with half of the
+words replaced.
+Of the notes of other patients in MTS-Dialog that are held, some do repeat wording of gold, and some use a form that
+fewer than three notes of gold have. Notes of an LLM that are held follow a note of gold with other words between.
+
+## What is not found
+
+- Most disguised copies of texts of under 24 words; from three words in ten replaced or left out on, also many of 24 to
+  59 words: what is left of them is as near to gold as honest notes are.
+- In texts of 60 words and more: half of the words replaced by those of other notes, in part, and a letter changed in
+  every word, for the most part.
+- Notes that consist of set phrases for the most part, as those of the artificial clinic do, with words of other notes
+  between or many words replaced.
+- A paraphrase: gold in other words, or in another language.
 """
 
 

@@ -27,9 +27,14 @@ GAP_OF_GOLD, GAP = 3, 4
 # Limits of the number of linked words, as a number and a share of the words that could be. `benchmarks/copies.py`
 # measures them: at most 1% of honest rows reach one. In little gold it is not known which phrases are set phrases; in
 # much gold, one row in many resembles a short text by chance.
-SHORT = ((0, 4, 0.7), (10, 2.5, 0.5), (600, 3.5, 0.65))  # from so many groups on: for texts of few words
+SHORT = (
+    (0, 4, 0.7),
+    (10, 2.5, 0.5),
+    (150, 3, 0.55),
+    (600, 3.5, 0.65),
+)  # from so many groups on: for texts of few words
 # For longer texts, in which a copy may be a part.
-LONG = ((0, 12, 0.6), (10, 12, 0.4), (30, 12, 0.25), (75, 12, 0.15), (150, 10, 0.15))
+LONG = ((0, 12, 0.6), (10, 12, 0.4), (30, 12, 0.25), (75, 12, 0.15), (150, 11, 0.15))
 
 
 class Links(NamedTuple):
