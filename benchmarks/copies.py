@@ -274,9 +274,9 @@ withhold it and `generate` would reject it. Honest rows are other notes; those t
 
 The check looks for skip-grams of rarer words (`hf_synth/privacy/skip_grams.py`), besides windows of words and of
 letters. Of texts of 24 words and more, windows alone find none with a filler after every fourth word, or with half of
-the words replaced.
-Of the notes of other patients in MTS-Dialog that are held, some do repeat wording of gold, and some use a form that
-fewer than three notes of gold have. Notes of an LLM that are held follow a note of gold with other words between.
+the words replaced. Of the notes of other patients in MTS-Dialog that are held, some do repeat wording of gold, and some
+use a form that fewer than three notes of gold have. Notes of an LLM that are held follow a note of gold with other
+words between.
 
 ## What is not found
 
