@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from hf_synth.models.record import write_facts
 from hf_synth.task.folders import write_stage
 
-CANARY = "zyxcanary77"
-GOLD_CANARY = "qwvcanary88"
+# Letters of this process: no other program's file has them, and no file of source code.
+OWN = "".join(chr(ord("a") + int(digit)) for digit in str(os.getpid()))
+CANARY, GOLD_CANARY = f"zyxcanary{OWN}", f"qwvcanary{OWN}"
 
 
 def make_journey(work: Path, n: int = 47) -> Path:

@@ -15,7 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-KEY_CANARY = "sk-canary-99"
+from support.cluster_rows import OWN
+
+KEY_CANARY = f"sk-canary-{OWN}"
 # Python runs it first in every process, Ray's among them: only loopback can be reached, and any other try is written.
 _GUARD = """
 import os, socket, sys
