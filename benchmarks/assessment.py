@@ -82,6 +82,7 @@ def clinic() -> Any:
 def one(run: tuple[str, int, int, int], mts: str) -> dict[str, Any]:
     from hf_synth.correction.augmentation import augment
     from hf_synth.correction.correction import correct_with_policy
+    from hf_synth.correction.methods import CorrectionOptions
     from hf_synth.demo.simulator import Faults, running_simulator
     from hf_synth.experiments.assessment import METHOD, assess
     from hf_synth.generation.generation import generate
@@ -112,8 +113,8 @@ def one(run: tuple[str, int, int, int], mts: str) -> dict[str, Any]:
         right = fit(rows)(fresh).argmax(1) == truth
         return float(right.mean()), float((right.mean() + np.mean([right[truth == c].mean() for c in set(truth)])) / 2)
 
-    blend, _ = correct_with_policy(task, notes, fit, gold=gold, method=METHOD, seed=seed)
-    auto, policy = correct_with_policy(task, notes, fit, gold=gold, seed=seed)
+    blend, _ = correct_with_policy(task, notes, fit, gold=gold, options=CorrectionOptions(METHOD, seed=seed))
+    auto, policy = correct_with_policy(task, notes, fit, gold=gold, options=CorrectionOptions(seed=seed))
     alone = accuracy(gold)
     gain = accuracy(augment(task, blend, gold=gold, seed=seed))[1] - alone[1]
     chosen = accuracy(augment(task, auto, gold=gold, seed=seed))[0]

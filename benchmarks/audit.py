@@ -470,8 +470,10 @@ PIECES = """
   texts, each below 24 words in a row and below the limits of windows; pieces of which all short rows contain less than
   60% together, or that stand in rows of more than 60 words; pieces of under 4 words.
 - A short text of gold in a longer row: it has to be at least half of it, or leave six words.
-- Gold in other words, in a cipher or an encoding (base64, letters written as digits, quoted-printable, backwards), or
-  with a word more after each word. Escapes and tags of HTML, escapes of JSON and of addresses are resolved.
+- Gold in other words, or in a cipher or an encoding (base64, letters written as digits, quoted-printable, backwards).
+  Escapes of HTML, JSON and addresses are resolved; comments and attributes of HTML are read as text.
+- Some disguised copies: gold with words put in, left out, replaced or misspelt. [What share is found](copies.md), by
+  disguise, strength and length.
 """
 TEXT = """# Privacy audit: time, memory, and detection of copies
 

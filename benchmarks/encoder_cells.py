@@ -68,6 +68,7 @@ def one(folder: Path, encoder: str, is_tiny: bool, out: Path, size: int, kind: s
 
     from hf_synth.correction.augmentation import augment
     from hf_synth.correction.correction import correct_with_policy
+    from hf_synth.correction.methods import CorrectionOptions
     from hf_synth.demo.encoder import DEMO_ARGS
     from hf_synth.gold.adoption import adopt
     from hf_synth.gold.gold import load_gold
@@ -94,7 +95,9 @@ def one(folder: Path, encoder: str, is_tiny: bool, out: Path, size: int, kind: s
 
     scores, right, chosen = {"gold only": accuracy(gold)}, {}, ""
     for method in ("none", "argmax", "clean_drop", "posterior", "auto"):
-        corrected, policy = correct_with_policy(task, synthetic(meant), fit, gold=gold, method=method, seed=seed)
+        corrected, policy = correct_with_policy(
+            task, synthetic(meant), fit, gold=gold, options=CorrectionOptions(method, seed=seed)
+        )
         used = np.array(corrected["weight"]) > 0
         right[method] = float(np.mean((np.array(corrected["label"]) == labels[pool_at]) & used))
         scores[method] = accuracy(augment(task, corrected, gold=gold, seed=seed))

@@ -8,13 +8,18 @@ Gold: 200 sections of MTS-Dialog's 1,201 and 200 pairs of SDOH-NLI; all other go
 `smollm2`, or NAME=FILE.gguf. Each seed has its own gold, its own rows (written from it, few-shot, constrained to the
 labels), corrector and models. Parts (--parts):
 
-- `linear`: every arm on a linear head: synthetic only, replace and augment, each raw, argmax (the paper's rule) and
-  auto, at --ratios; the curve of gold alone;
+- `linear`: every arm on a linear head: synthetic only, replace and augment (--strategies), each raw, argmax (the
+  paper's rule) and auto, at --ratios; the curve of gold alone;
 - `encoder`: gold only and augment raw, argmax and auto on a fine-tuned MiniLM, which is also the corrector;
-- `judge`: augment with SmolLM2 as the judge, on a linear head.
+- `judge`: augment with SmolLM2 as the judge, on a linear head;
+- `summary`: a T5 without pretraining on the summaries of MTS-Dialog, against copies of the dialogue; no LLM.
 
-Everything is stored in --out: the same command continues a killed run. Writes real_llm.md, prompts.json and rows.csv
-(generator, seed, label, status and the sha256 of each row; no text).
+Everything is stored in --out: the same command continues a killed run. The page is made of what several runs kept:
+
+    python benchmarks/real_llm.py --page docs/results/real_llm.md --from OUT [OUT ...]
+
+Beside the page, in a folder of its name: runs.jsonl (one line a run), prompts.json, and rows.csv (generator, label,
+status and the sha256 of each row; no text).
 """
 
 from __future__ import annotations
@@ -23,16 +28,17 @@ import argparse
 import csv
 import hashlib
 import json
-import time
-from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from real_llm_summary import summarise
+
 GOLD, SEEDS, RATIOS = 200, (0, 1, 2), (0.5, 1.0, 2.0)
-PARTS = ("linear", "encoder", "judge")
+PARTS = ("linear", "encoder", "judge", "summary")
 CURVE = (50, 100, 400, 800)
 LABELS = ("raw", "argmax", "auto")
+STRATEGIES = ("synthetic", "replace", "augment")
 TRAINING = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "bf16": True}
 SAMPLING = (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))
 
@@ -44,25 +50,30 @@ def main() -> None:
     parser.add_argument("--generators", nargs="+", default=["smollm2"], metavar="NAME[=FILE.gguf]")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:-1])
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES, help="of part linear")
     parser.add_argument("--calls", type=int, default=3, help="most calls for each row that is wanted")
     parser.add_argument("--encoder", default="minilm")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+    parser.add_argument("--page", type=Path, help="run nothing: write this page from kept runs")
+    parser.add_argument("--from", type=Path, nargs="+", dest="kept", metavar="OUT", help="the folders of --page")
     args = parser.parse_args()
+    if (args.page is None) != (args.kept is None) or (args.out is None) == (args.page is None):
+        parser.error("give --out to run, or --page and --from")
+    if args.page:
+        for folder in args.kept:
+            if not any(folder.glob("*/*/results/*.json")) and not any(folder.glob("*/summary/runs.jsonl")):
+                parser.error(f"{folder} keeps no results of this benchmark")
+        write_page(args.page, args.kept)
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     studies = {"mts_dialog:section": args.mts, "sdoh_nli:pair": args.sdoh}
-    pages = [page_of(name, folder, args) for name, folder in studies.items() if folder]
-    text = "\n\n".join(["# The paper's experiments with a real small LLM", ABOUT, *pages])
-    (args.out / "real_llm.md").write_text(text + "\n", encoding="utf-8")
-    write_rows(args.out)
-    print(text)
-
-
-ABOUT = """\
-Measured by `benchmarks/real_llm.py`. Nothing is simulated: texts and labels of the gold are real and openly licensed,
-rows are written by a small language model in this process's care (llama.cpp), and the encoder is pretrained MiniLM. A
-synthetic row's label is what the generator was asked for; nobody knows whether it is true. These generators are among
-the weakest that exist: what a large one would bring is another question."""
+    for name, folder in studies.items():
+        if folder:
+            run_task(name, folder, args)
+    if args.mts and "summary" in args.parts:
+        summarise(args.mts, args.out / "mts_dialog" / "summary")
+    write_page(args.out / "real_llm.md", [args.out], written=False)
 
 
 def prompt_of(task: Any) -> Any:
@@ -71,8 +82,8 @@ def prompt_of(task: Any) -> Any:
     return replace(task.prompt, **short, sampling=SAMPLING)
 
 
-def page_of(name: str, folder: Path, args: argparse.Namespace) -> str:
-    """Run the parts of one task; return its part of the page."""
+def run_task(name: str, folder: Path, args: argparse.Namespace) -> None:
+    """Run the parts of one task."""
     from hf_synth.correction.judging import LLMJudge
     from hf_synth.experiments.experiment import experiment
     from hf_synth.experiments.grid import Grid, ScoringProtocol
@@ -84,7 +95,6 @@ def page_of(name: str, folder: Path, args: argparse.Namespace) -> str:
     task = load_task(name)
     gold, prompt = load_gold(task, folder), prompt_of(task)
     out, largest = args.out / task.name, max(args.ratios)
-    seconds: Counter[str] = Counter()
     file = args.out / "prompts.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps(known | {name: asdict(prompt)}, indent=1) + "\n")
@@ -93,61 +103,60 @@ def page_of(name: str, folder: Path, args: argparse.Namespace) -> str:
         label, _, path = generator.partition("=")
 
         def make(own: Any, n: int, seed: int) -> Any:
-            started = time.perf_counter()
             with LLM.local_gguf(path or label, journal=args.out / "journal.sqlite") as llm:
-                rows = generate(task, own, llm, n, prompt=prompt, max_calls=args.calls * n, seed=seed)
-            seconds[label] += time.perf_counter() - started
-            return rows
+                return generate(task, own, llm, n, prompt=prompt, max_calls=args.calls * n, seed=seed)
 
         return label, make
 
     makers = dict(source(generator) for generator in args.generators)
 
-    def study(part: str, arms: tuple[str, ...], **more: Any) -> Any:
+    def study(part: str, arms: tuple[str, ...], **more: Any) -> None:
         fields = {"sizes": (GOLD,), "ratios": (largest,), "seeds": tuple(args.seeds), **more.pop("grid", {})}
-        return experiment(
+        experiment(
             task, makers, gold=gold, out=out / part, grid=Grid(arms=arms, **fields), processes=0,
             protocol=ScoringProtocol(drop_seen=True),  # texts of MTS-Dialog that stand in train and test
             say=lambda line: print(line, flush=True), **more,
         )  # fmt: skip
 
-    results = {}
     if "linear" in args.parts:
-        arms = ("gold", *(f"{s} {m}" for s in ("synthetic", "replace", "augment") for m in LABELS))
+        arms = ("gold", *(f"{s} {m}" for s in args.strategies for m in LABELS))
         grid = {"ratios": tuple(args.ratios), "curve": CURVE}
-        results["Linear head on frozen features"] = study("linear", arms, grid=grid)
+        study("linear", arms, grid=grid)
     if "encoder" in args.parts:
         arms = ("gold", *(f"augment {m}" for m in LABELS))
-        results["Fine-tuned MiniLM"] = study("encoder", arms, grid={"base_models": (args.encoder,)}, args=TRAINING)
+        study("encoder", arms, grid={"base_models": (args.encoder,)}, args=TRAINING)
     if "judge" in args.parts:
         with LLM.local_gguf("smollm2", journal=args.out / "journal.sqlite") as llm:
             judges = {"smollm2": LLMJudge(task, llm, votes=1)}
-            results["SmolLM2 as a judge, linear head"] = study("judge", ("gold", "augment llm_judge"), judges=judges)
-    return "\n\n".join([f"## {task.full_name}", *tables(task, results, seconds)])
+            study("judge", ("gold", "augment llm_judge"), judges=judges)
 
 
-def tables(task: Any, results: dict[str, Any], seconds: Counter[str]) -> list[str]:
-    from hf_synth.experiments.report import report_sections
-    from hf_synth.reports.page import markdown
+def write_page(page: Path, kept: list[Path], *, written: bool = True) -> None:
+    """Write the page of kept runs, and beside it their lines, prompts and rows without texts."""
+    from real_llm_kept import run_lines
+    from real_llm_page import page_from
 
-    titles = {"Gold equivalence", "Score by training mix", "Ratio curve", "Differences", "Rare classes"}
-    titles |= {"What correction did", "Rejected answers", "Cost against labelling"}
-    parts = [f"Seconds of generation in this run: {dict(seconds) or 'none'}."]
-    for name, result in results.items():
-        sections = [s for s in report_sections(task, result) if s.title in titles]
-        body = markdown(name, sections).split("\n", 1)[1].replace("\n## ", "\n#### ")
-        parts += [f"### {name}", f"{len(result.rows)} cells, {len(result.failed)} failed.", body.strip()]
-    return parts
+    page.write_text(page_from(kept, written=written), encoding="utf-8")
+    folder = page.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    (folder / "runs.jsonl").write_text(run_lines(kept), encoding="utf-8")
+    prompts: dict[str, Any] = {}
+    for file in (out / "prompts.json" for out in kept):
+        prompts |= json.loads(file.read_text()) if file.exists() else {}
+    (folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n")
+    write_rows(kept, folder / "rows.csv")
 
 
-def write_rows(out: Path) -> None:
-    """List the synthetic rows without their texts."""
+def write_rows(kept: list[Path], path: Path) -> None:
+    """List the synthetic rows of kept runs without their texts."""
     from hf_synth.gold.adoption import read_dataset
 
-    with (out / "rows.csv").open("w", newline="") as file:
+    with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["task", "generator", "pool", "label", "status", "reason", "sha256"])
-        folders = {folder.name: folder for folder in sorted(out.glob("*/*/synthetic/*"))}  # parts share their rows
+        folders = {
+            folder.name: folder for out in kept for folder in sorted(out.glob("*/*/synthetic/*"))
+        }  # parts share their rows
         for folder in folders.values():
             for row in read_dataset(folder):
                 text = json.dumps([row.get(c) for c in ("text", "premise", "hypothesis")]).encode()

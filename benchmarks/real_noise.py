@@ -514,8 +514,14 @@ def section(runs: list[dict], mode: str, before: dict[tuple, dict], markdown_tab
     if old:
         lines.append(against(old, auto, before, markdown_table))
     if "leaky" in runs[0]:
-        ours = np.mean([r["choices"]["without"]["accuracy"][0] - r["scores"][auto][0] for r in runs])
-        leaky = np.mean([r["leaky"][1][0] - r["scores"][auto][0] for r in runs])
+        measured = [r for r in runs if r["choices"]["without"]["accuracy"] is not None]
+        ours = np.mean([r["choices"]["without"]["accuracy"][0] - r["scores"][auto][0] for r in measured])
+        leaky = np.mean([r["leaky"][1][0] - r["scores"][auto][0] for r in measured])
+        if few := len(runs) - len(measured):
+            lines.append(
+                f"In {few} of {len(runs)} runs nothing could be measured: fewer than half of the rows are left when a "
+                "fold is held out. They count in the tables, and not in the shares above and below."
+            )
         lines.append(
             f"Held-out accuracy of the chosen head minus its accuracy on the test rows: {100 * ours:+.1f} points with "
             f"folds by lineage, {100 * leaky:+.1f} where the rows written from a held-out fold stay in its training. "

@@ -67,6 +67,7 @@ def one(folder: Path, encoder: str, work: Path, name: str, column: str, seed: in
 
     from hf_synth.correction.augmentation import augment
     from hf_synth.correction.correction import correct_with_policy
+    from hf_synth.correction.methods import CorrectionOptions
     from hf_synth.gold.adoption import adopt
     from hf_synth.models.training import trainer_fit
     from hf_synth.task.task import Task
@@ -109,7 +110,9 @@ def one(folder: Path, encoder: str, work: Path, name: str, column: str, seed: in
 
     scores, chosen = {"gold only": scored(gold)}, ""
     for method in METHODS:
-        corrected, policy = correct_with_policy(task, pool(z[p]), fit, gold=labelled, method=method, seed=seed)
+        corrected, policy = correct_with_policy(
+            task, pool(z[p]), fit, gold=labelled, options=CorrectionOptions(method, seed=seed)
+        )
         nothing = not any(corrected["weight"])
         scores[method] = scores["gold only"] if nothing else scored(augment(task, corrected, gold=gold, seed=seed))
         chosen = policy.method

@@ -219,6 +219,7 @@ def work_of(
 
     from hf_synth.correction.augmentation import augment
     from hf_synth.correction.correction import correct_with_policy
+    from hf_synth.correction.methods import CorrectionOptions
     from hf_synth.evaluation.evaluation import score
     from hf_synth.gold.adoption import adopt, read_dataset
     from hf_synth.privacy.audit import audit
@@ -241,7 +242,7 @@ def work_of(
 
     def correct(method: str) -> dict[str, Any]:
         asked = read_dataset(folder / "adopt")
-        rows, policy = correct_with_policy(task, asked, Given(), gold=gold, method=method)
+        rows, policy = correct_with_policy(task, asked, Given(), gold=gold, options=CorrectionOptions(method))
         written(rows)
         return {"method": policy.method}
 

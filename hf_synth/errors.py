@@ -66,16 +66,36 @@ class MissingGoldError(GoldError):
 _SHEETS = (".csv", ".tsv", ".xlsx")  # tables whose first line is a header, as spreadsheets show them
 
 
-def line_of(file: str, row: int) -> tuple[str, int]:
+class RowOnLine(int):
+    """The number of a row that an editor shows on another line than a spreadsheet, since a cell above has line breaks.
+
+    Args:
+        row: 1-based number of the row, the header not counted.
+        line: 1-based number of the line of the file on which the row begins.
+    """
+
+    line: int
+
+    def __new__(cls, row: int, line: int) -> RowOnLine:
+        """Make the number: an int takes its value here."""
+        made = super().__new__(cls, row)
+        made.line = line
+        return made
+
+    def __reduce__(self) -> tuple[type[RowOnLine], tuple[int, int]]:
+        return RowOnLine, (int(self), self.line)
+
+
+def line_of(file: str, row: int) -> tuple[str, str]:
     """Return the word for a row of a file and its number, as the user's program shows it: line 3 for row 2 of a sheet.
 
     Args:
         file: its name.
-        row: 1-based number of the row, the header not counted.
+        row: 1-based number of the row, the header not counted. Of a `RowOnLine` the line of an editor is named too.
     """
     if file.lower().endswith(_SHEETS):
-        return "line", row + 1
-    return ("line" if file.lower().endswith(".jsonl") else "row"), row
+        return "line", f"{row + 1:,}" + (f" ({row.line:,} in an editor)" if isinstance(row, RowOnLine) else "")
+    return ("line" if file.lower().endswith(".jsonl") else "row"), f"{row:,}"
 
 
 class RowError(GoldError):
@@ -84,7 +104,7 @@ class RowError(GoldError):
     Args:
         file: name of the file, as the user knows it.
         row: 1-based number of the row, the header not counted; None when the whole file is wrong. Of a sheet the line
-            that a spreadsheet shows is named too.
+            that a spreadsheet shows is named too, and that of an editor where it differs.
         problem: what is wrong and what to do, without any text of the row.
     """
 

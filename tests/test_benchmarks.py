@@ -103,7 +103,7 @@ def test_operations_of_a_model_are_counted(random_models: ModuleType) -> None:
     assert random_models.forward_flops(network, [5, 7]) == 2 * weights * 12 + 4 * 8 * 3 * (25 + 49)
 
 
-@pytest.mark.parametrize("name", ["auto_choice", "prediction", "scaling", "gpu/measure"])
+@pytest.mark.parametrize("name", ["auto_choice", "prediction", "real_llm", "scaling", "gpu/measure"])
 def test_options_are_read(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # some set it themselves: it is as before after this test
     monkeypatch.setattr(sys, "argv", [name, "--help"])

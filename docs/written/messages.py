@@ -160,9 +160,10 @@ def _messages() -> Iterator[tuple[str, str, str]]:
 
 
 def error_classes() -> set[str]:
-    """Return the names of the classes in `hf_synth/errors.py`, and the Hub's own."""
+    """Return the names of the errors in `hf_synth/errors.py`, and the Hub's own."""
     tree = ast.parse(ERRORS.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)} | {"HubError"}
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {name for name in classes if name.endswith("Error")} | {"HubError"}
 
 
 def _stated(tree: ast.Module, room: str) -> Iterator[tuple[str, ast.expr]]:

@@ -33,6 +33,7 @@ _TASK_FOLDERS = (
 
 _SERVER_OPTIONS = ("slots", "context", "threads")  # options of a server that is started with a GGUF file
 _ENDPOINT_OPTIONS = ("rpm", "tpm", "hedge", "batch")
+_ASKED = {f"--{name}" for name in (*_SERVER_OPTIONS, *_ENDPOINT_OPTIONS, "local", "votes", "logprobs")}
 _WITHOUT_EFFECT = {  # kind of LLM: (what it is, options that have no effect with it)
     "local": (
         "--local runs the model in this process",
@@ -192,8 +193,16 @@ def _check_llm_options(args: Namespace, models: Sequence[str]) -> None:
         for name in dict.fromkeys(name for _, names in kinds for name in names)
         if all(name in names for _, names in kinds) and getattr(args, name, None)
     ]
+    if not models and (idle := [name for name in _typed(args) if name in _ASKED]):
+        idle_options = ", ".join(idle)
+        raise LLMError(f"no LLM is asked here: leave out {idle_options}, or name the LLM")
     if given:
         raise LLMError(f"{kinds[0][0].format(models[0])}: leave out {', '.join(given)}")
+
+
+def _typed(args: Namespace) -> list[str]:
+    """Return the options that were typed, and are not those of a configuration."""
+    return [word.partition("=")[0] for word in getattr(args, "argv", ()) if word.startswith("--")]
 
 
 def _kind_of_llm(args: Namespace, model: str) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 from hf_synth import __version__
 from hf_synth.cli.after import run_verb
+from hf_synth.cli.ctrl_c import answered_at_once
 from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
 from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
 from hf_synth.cli.many_processes import check_one_process, is_chief, silence_other_processes
@@ -53,7 +54,7 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "evaluate": ("training", "score a model on gold, label by label"),
     "audit": ("publishing", "compare synthetic notes with gold, and count the rows that must not leave"),
     "publish": ("publishing", "check, describe and publish synthetic notes or a model"),
-    "withdraw": ("publishing", "withdraw a release, and list what derives from it"),
+    "withdraw": ("withdrawal", "withdraw a release, and list what derives from it"),
     "run": ("experiments", "run the whole journey: generate, correct, train on each mixture, evaluate"),
     "experiment": (
         "experiments",
@@ -145,7 +146,8 @@ def _run(argv: list[str]) -> int:
     try:
         check_one_process(args.verb)
         earlier = earlier_output(args)
-        with shown(is_chief() and not args.quiet, args.verb if args.verb in _SLOW_VERBS else ""):
+        progress = shown(is_chief() and not args.quiet, args.verb if args.verb in _SLOW_VERBS else "")
+        with answered_at_once(args.verb in _SLOW_VERBS - {"init"}), progress:  # `init` waits for a person
             result = run_verb(args)
         if earlier is not None and not args.quiet and (line := earlier.replaced()):
             print(line, file=sys.stderr)

@@ -51,7 +51,7 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
     """
     from hf_synth.cluster.work import parse_shard
 
-    if args.shard is None and args.engine is None and not _merging(args):
+    if args.shard is None and args.engine is None and not is_merging(args):
         if args.address or args.workers or args.gpus_per_worker:
             raise UsageError("--address, --workers and --gpus-per-worker need --engine ray")
         return False
@@ -59,10 +59,6 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
         parse_shard(args.shard)
         if args.engine:
             raise UsageError("--shard and --engine exclude each other: Ray deals out the blocks itself")
-    if args.engine and getattr(args, "budget_usd", None) is not None:
-        raise UsageError(
-            "--budget-usd was not yet seen to hold on Ray when a worker dies: use --shard I/N, each with its part of it"
-        )
     if args.workers is not None and args.workers < 1:
         raise UsageError("--workers is a number of processes, 1 or more")
     for option, given in unfit.items():
@@ -84,7 +80,7 @@ def blocks_of(args: Namespace) -> Path:
     values, _ = values_of(verb_parser(args.verb), args)
     same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
     folder = private_folder(blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)))
-    if not _merging(args):
+    if not is_merging(args):
         kept = {name: value for name, value in values.items() if name not in _OF_A_MACHINE[:5]}
         write_config(
             folder / _COMMAND, {args.verb: kept}, comment="What `hf-synth merge` runs once all blocks are there."
@@ -97,7 +93,7 @@ def computed(args: Namespace, work: Work) -> Result | None:
     from hf_synth.cluster.on_ray import run_on_ray
     from hf_synth.cluster.work import parse_shard, run_here, run_to_the_end
 
-    if _merging(args):
+    if is_merging(args):
         if work.follow is not None:
             work.check_begun()
             run_to_the_end(work)
@@ -122,7 +118,8 @@ def clear(args: Namespace) -> None:
     shutil.rmtree(args.out / WORK / BLOCKS, ignore_errors=True)
 
 
-def _merging(args: Namespace) -> bool:
+def is_merging(args: Namespace) -> bool:
+    """Return whether `merge` runs the verb."""
     return getattr(args, "merging", False) is True
 
 

@@ -93,12 +93,14 @@ def _known(action: Action) -> tuple[str, ...]:
 _BASH = """\
 # Completion of hf-synth, made by `hf-synth completion {shell}`; make it again after an update.
 {zsh}_hf_synth() {{
-    local IFS=$' \t\n' at=$COMP_CWORD cur="${{COMP_WORDS[COMP_CWORD]}}" head="" prev
+    local IFS=$' \t\n' at=$COMP_CWORD cur="${{COMP_WORDS[COMP_CWORD]}}" head="" glue="" prev
     # bash divides a word at = and at :, e.g. --task=mednli:pair; `head` is what stands before the last colon
     if [[ "$cur" == "=" || "$cur" == ":" ]]; then cur=""; at=$((at + 1)); fi
     if [[ "${{COMP_WORDS[at-1]}}" == ":" ]]; then head="${{COMP_WORDS[at-2]}}:"; at=$((at - 2)); fi
     if [[ "${{COMP_WORDS[at-1]}}" == "=" ]]; then at=$((at - 1)); fi
     prev="${{COMP_WORDS[at-1]}}"
+    # zsh divides it at neither: `glue` is what stands before the value
+    if [[ "$cur" == --*=* ]]; then prev="${{cur%%=*}}"; glue="$prev="; cur="${{cur#*=}}"; fi
     case "$cur" in \\"*|\\'*) cur="${{cur:1}}" ;; esac  # a name with spaces, without its quotes
     cur="${{cur//\\\\/}}"
     local verb="" word options="" verbs="" words="" files="" places="" free="" i
@@ -118,9 +120,15 @@ _BASH = """\
     fi
     COMPREPLY=($(compgen -W "$words" -- "$head$cur"))
     if [[ -n "$files" ]]; then
-        while IFS= read -r word; do COMPREPLY+=("$word"); done < <(compgen -f -- "$head$cur")
+        while IFS= read -r word; do COMPREPLY+=("$word"); done < <(
+            PREFIX="$head$cur" IPREFIX=""  # where zsh looks
+            compgen -f -- "$head$cur"
+        )
     fi
     if [[ -n "$head" ]]; then COMPREPLY=("${{COMPREPLY[@]#"$head"}}"); fi
+    if [[ -n "$glue" ]]; then
+        for ((i = 0; i < ${{#COMPREPLY[@]}}; i++)); do COMPREPLY[i]="$glue${{COMPREPLY[i]}}"; done
+    fi
 }}
 complete -o filenames -o bashdefault -F _hf_synth hf-synth
 """
@@ -152,15 +160,37 @@ def _bash(lines: list[Line], *, zsh: bool) -> str:
 
 
 # --- fish -----------------------------------------------------------------------------------------------------------
+_FISH = """\
+# Completion of hf-synth, made by `hf-synth completion fish`; make it again after an update.
+# a verb is the first word, and not a file of that name further on
+function __hf_synth_verb
+    set -l words (commandline -opc)
+    set -e words[1]
+    set -l first $words[1..(count $argv)]
+    test "$first" = "$argv"
+end
+# the verb below it, at a place among the words
+function __hf_synth_below
+    set -l words (commandline -opc)
+    set -l place $argv[1]
+    contains -- "$words[$place]" $argv[2..-1]
+end
+"""
+
+
 def _fish(lines: list[Line], about: dict[str, str]) -> str:
-    out = ["# Completion of hf-synth, made by `hf-synth completion fish`; make it again after an update.\n"]
+    out = [_FISH]
     for name, text in about.items():
         out.append(f"complete -c hf-synth -n __fish_use_subcommand -f -a {name} -d {_quoted(text)}\n")
+    for name, text in (("help", "show the verbs"), ("version", "show the version")):
+        out.append(f"complete -c hf-synth -n __fish_use_subcommand -l {name} -d {_quoted(text)}\n")
     for line in lines:
-        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in line.words)
+        seen = f"__hf_synth_verb {' '.join(line.words)}"
         if line.verbs:
-            none = f"{seen}; and not __fish_seen_subcommand_from {' '.join(line.verbs)}"
+            none = f"{seen}; and not __hf_synth_below {len(line.words) + 2} {' '.join(line.verbs)}"
             out.append(f"complete -c hf-synth -n {_quoted(none)} -f -a {_quoted(' '.join(line.verbs))}\n")
+        elif not line.free:
+            out.append(f"complete -c hf-synth -n {_quoted(seen)} -f\n")
         for place in line.places:
             if place:
                 out.append(f"complete -c hf-synth -n {_quoted(seen)} -a {_quoted(' '.join(place))}\n")

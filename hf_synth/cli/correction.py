@@ -20,6 +20,7 @@ from hf_synth.errors import ColumnError, OutputError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from hf_synth.correction.methods import CorrectionOptions
     from hf_synth.correction.policy import Policy
     from hf_synth.correction.promise import Promise
     from hf_synth.task.task import Task
@@ -99,7 +100,7 @@ def correct(args: Namespace) -> Result:
     rows = options.synthetic_rows(task, args)
     if args.dry_run:
         return correct_outlook(task, args, rows, corrector_gold(task, args))
-    how = method_options(task, args, rows)
+    how, opinions = method_options(task, args, rows), None
     with contextlib.ExitStack() as stack:
         if args.judge:
             beside = options.gold_path(args) or args.out.parent
@@ -108,15 +109,14 @@ def correct(args: Namespace) -> Result:
         if spread:
             from hf_synth.cluster.stages import opinion_work
 
-            plain: Any = {name: value for name, value in how.items() if name != "seed"}
             folder = cluster.blocks_of(args)
-            shared = opinion_work(task, rows, corrector, gold=gold, folder=folder, options=plain)
+            shared = opinion_work(task, rows, corrector, gold=gold, folder=folder, options=how)
             if (part := cluster.computed(args, shared.work)) is not None:
                 return part
-            how["opinions"] = shared.opinions()
-        corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **how)
-    if how["audited"]:
-        more = powered_accuracy(task, corrected, how["audited"], gold)
+            opinions = shared.opinions()
+        corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, options=how, opinions=opinions)
+    if how.audited:
+        more = powered_accuracy(task, corrected, how.audited, gold)
         policy = dataclasses.replace(policy, figures={**policy.figures, **more})
     if args.error is not None:
         return _begin_promise(task, args, corrected, policy, gold, corrector_facts(args, corrector))
@@ -242,19 +242,19 @@ def _file_to_look_at(args: Namespace, look: Dataset) -> Path:
     return write_table(look, path)
 
 
-def method_options(task: Task, args: Namespace, rows: Dataset) -> Result:
-    """Return the keywords that `correct` and `regenerate` share.
+def method_options(task: Task, args: Namespace, rows: Dataset) -> CorrectionOptions:
+    """Return the options that `correct` and `regenerate` share.
 
     Raises:
         RowError: the table of --audited is wrong, or has a row that is none of these rows.
     """
     from hf_synth.correction.audited import check_ids, read_audited
+    from hf_synth.correction.methods import CorrectionOptions
 
-    names = ("method", "coverage", "coverage_by_class", "seed")
     audited = read_audited(args.audited, task) if args.audited else None
     if args.audited:
         check_ids(args.audited, rows["id"][:] if "id" in rows.column_names else ())
-    return {**{name: getattr(args, name) for name in names}, "audited": audited}
+    return CorrectionOptions(args.method, audited, args.coverage, args.coverage_by_class, args.seed)
 
 
 def check_options(task: Task, args: Namespace) -> None:

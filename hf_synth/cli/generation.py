@@ -205,5 +205,10 @@ def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) 
         print(made.text())
     else:
         print(f"{made.summary()} The notes are {made.access}: they are shown in a terminal, and on the page.")
-    print(f"-> {page}; the same command without --preview goes on from here")
+    if made.cause:
+        print(f"hf-synth: no note was made: {made.cause}", file=sys.stderr)
+    onward = (
+        "the same command without --preview goes on from here" if made.kept else "prompts and answers are on the page"
+    )
+    print(f"-> {page}; {onward}")
     return {"preview": str(page), **made.figures()}, int(not made.kept)

@@ -125,6 +125,7 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.gold.overview import is_own_table
     from hf_synth.task.columns import access_of, strictest
     from hf_synth.task.folders import check_output, write_stage
+    from hf_synth.task.labels import gold_marks, rows_and_texts
 
     if args.from_review:
         return _from_review(args)
@@ -157,6 +158,9 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     counts = label_counts(task, splits)
     _print_labels(task, counts, list(rows))
     print(f"{task.full_name}: {count_text(rows)} -> {args.out} (access: {task.access})")
+    texts = {split: len(gold_marks(task, part)) for split, part in splits.items()}
+    if repeats := [f"{split} {rows_and_texts(rows[split], n)}" for split, n in texts.items() if n != rows[split]]:
+        print(f"some texts come several times: {'; '.join(repeats)}")
     return {"task": task.full_name, "rows": rows, "labels": counts, "out": str(args.out), "access": task.access}
 
 
@@ -189,9 +193,10 @@ def _from_review(args: Namespace) -> Result:
     check_access(args.access, found.gold["train"], folder)
     kept = {name: facts[name] for name in ("generator", "prompt", "no_gold", "seed") if name in facts}
     write_stage(task, found.rest, rest, stage="generate", without_reviewed=True, **kept)
-    figures = {"wrong": found.wrong, "rejected": found.rejected, "open": found.open}
-    write_stage(task, found.gold, args.out, stage="gold", seed=args.seed, from_review={**figures, **kept})
     rows = {split: len(part) for split, part in found.gold.items()}
+    few = found.wrong <= _TOLERABLE_ERRORS * sum(rows.values())
+    figures = {"wrong": found.wrong, "rejected": found.rejected, "open": found.open, "few_wrong": few}
+    write_stage(task, found.gold, args.out, stage="gold", seed=args.seed, from_review={**figures, **kept})
     counts = label_counts(task, found.gold)
     _print_labels(task, counts, list(rows))
     outside = {"rejected": found.rejected, "without an agreed label": found.open, "not in the folder": found.unknown}
@@ -201,7 +206,6 @@ def _from_review(args: Namespace) -> Result:
         f"{sum(rows.values()):,} labels were not those that the LLM was asked for{left and '; left out: ' + left}"
     )
     print(f"{len(found.rest):,} rows that nobody looked at -> {rest}")
-    few = found.wrong <= _TOLERABLE_ERRORS * sum(rows.values())
     if few:
         print("few labels are wrong: a corrector trained on so few notes can do more harm than good (--method none)")
     print(f"what may be claimed: {REVIEWED_CLAIM}")
@@ -211,7 +215,6 @@ def _from_review(args: Namespace) -> Result:
         "labels": counts,
         "out": str(args.out),
         "rest": str(rest),
-        "few_wrong": few,
         **figures,
     }
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.config import CONFIG, without_secrets
+from hf_synth.cli.config import without_secrets
+from hf_synth.cli.configured import configuration, configured_value, without_configured
 from hf_synth.cli.machine import installed_base_model, installed_llm
 from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.own_script import is_script, script_of
+from hf_synth.cli.repeated import repeated_options, without_options
 from hf_synth.cli.stages import ORDER, Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
-from hf_synth.task.columns import RUN_CONFIG
 
 if TYPE_CHECKING:
     from hf_synth.task.task import Task
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Names of the stages in one folder, unless they are elsewhere.
 PLACES = {
     "gold": "gold", "generate": "synthetic", "correct": "corrected", "augment": "training", "train": "model",
-    "evaluate": "scores.json",
+    "evaluate": "scores.json", "run": "run",
 }  # fmt: skip
 _CARRIED = ("set", "base_access", "base_revision")  # options of `correct` that `train` takes as well
 REVIEWED = 50  # notes for a person to look at, where there is no gold
@@ -68,10 +68,7 @@ class Known:
 
     def value(self, verb: str, key: str) -> Any:
         """Return what the configuration gives an option of a verb; None for nothing."""
-        table = self.configured.get(verb)
-        own = table.get(key) if isinstance(table, Mapping) else None
-        found = self.configured.get(key) if own is None else own
-        return None if isinstance(found, Mapping) else found
+        return configured_value(self.configured, verb, key)
 
     def place(self, kind: str) -> Path:
         """Return where a stage lies, or where it should be written: nothing but a stage of its kind is replaced."""
@@ -105,27 +102,31 @@ def command_of(verb: str, known: Known) -> list[str]:
     """Return the words of a command of the journey.
 
     Args:
-        verb: "generate", "correct", "augment", "train", "evaluate", "publish" (the model) or "publish notes".
+        verb: "generate", "correct", "augment", "train", "evaluate", "publish" (the model), "publish notes", or "run",
+            which is generate to evaluate in one call.
     """
     place, given = known.place, known.given
     gold = [] if known.gold is None else ["--gold", path_word(known.gold)]
     size = ["--gold-size", str(given["gold_size"])] if given.get("gold_size") else []
     seed = ["--seed", str(given["seed"])] if given.get("seed") else []
     words = ["hf-synth", verb.split()[0], path_word(known.task)]
+    again = repeated_options(verb, known.stages)
+    if verb in PLACES:
+        seed += ["--out", path_word(place(verb))]
     if verb == "generate":
-        return [*words, *gold, *size, *_llm(known), *seed, "--out", path_word(place("generate"))]
+        return [*words, *gold, *size, *_llm(known, verb), *again, *seed]
+    if verb == "run":
+        return [*words, *gold, *size, *_llm(known, verb), *trained_with(known, verb, again), *seed]
     if verb == "correct":
-        of = [path_word(place("generate"))]
-        return [*words, *of, *gold, *size, *trained_with(known, verb), *seed, "--out", path_word(place("correct"))]
+        return [*words, path_word(place("generate")), *gold, *size, *_opinion(known, again), *seed]
     if verb == "augment":
         corrected = known.stages.get("correct") or known.stages.get("generate") or place("correct")
-        return [*words, path_word(corrected), *gold, *size, *seed, "--out", path_word(place("augment"))]
+        return [*words, path_word(corrected), *gold, *size, *again, *seed]
     if verb == "train":
         held = ["--gold", path_word(path)] if (path := gold_folder(known)) is not None else []
-        words += [path_word(place("augment")), *held, *trained_with(known, verb), *seed]
-        return [*words, "--out", path_word(place("train"))]
+        return [*words, path_word(place("augment")), *held, *trained_with(known, verb, again), *seed]
     if verb == "evaluate":
-        return [*words, path_word(place("train")), *gold, *seed, "--out", path_word(place("evaluate"))]
+        return [*words, path_word(place("train")), *gold, *again, *seed]
     name = known.task if known.definition is None else known.definition.name
     name = Path(name).name.partition(":")[0].removesuffix(".py")
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-") or "a"
@@ -143,70 +144,6 @@ def command_of(verb: str, known: Known) -> list[str]:
     return [*words, *seed, "--repo-id", str(repo), "--out", path_word(out)]
 
 
-def push_command(release: Stage, known: Known) -> list[str]:
-    """Return the words of the command that pushes a release that was written but not pushed."""
-    facts = release.facts
-    words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
-    at = words.index("--repo-id")
-    words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", path_word(release.path)]
-    return [*(without_configured(words, known) if known.configured else words), "--push"]
-
-
-def repeating_command(stage: Stage) -> list[str] | None:
-    """Return the command that makes a stage again with its own options; None where they were not written down."""
-    file = stage.path / RUN_CONFIG
-    try:
-        verbs = list(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return ["hf-synth", verbs[0], "--config", path_word(file)] if len(verbs) == 1 and verbs[0].isalpha() else None
-
-
-# The arguments of a command without dashes, as a configuration names them.
-_ARGUMENTS = {
-    "generate": ("task",), "correct": ("task", "synthetic"), "augment": ("task", "synthetic"),
-    "train": ("task", "data"), "evaluate": ("task", "model"), "publish": ("task", "folder"),
-}  # fmt: skip
-
-
-def configuration(args: Namespace) -> tuple[Result, list[str]]:
-    """Return the values of the configuration that a command line reads, and the words that name its file.
-
-    It is that of --config, or hf_synth.toml in the current folder. One that cannot be read counts as empty.
-    """
-    if not hasattr(args, "no_config") or args.no_config:
-        return {}, []
-    named = getattr(args, "config", None)
-    try:
-        values = tomllib.loads(Path(named or CONFIG).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return {}, []
-    values = {name.replace("_", "-"): value for name, value in values.items()}
-    if named and "task" not in values:  # of one run, which other verbs cannot use
-        return {}, []
-    return values, ["--config", str(named)] if named else []
-
-
-def without_configured(words: Sequence[str], known: Known) -> list[str]:
-    """Return the words of a command without those that the configuration gives anyway.
-
-    Args:
-        words: "hf-synth", a verb, its arguments, then options with one value each.
-    """
-    if words[1] not in _ARGUMENTS:  # `review`, and `gold` of a review: a configuration gives them nothing
-        return list(words)
-    verb, places = words[1], _ARGUMENTS[words[1]]
-    arguments, rest = list(words[2 : 2 + len(places)]), list(words[2 + len(places) :])
-    if all(str(known.value(verb, name)) == word for name, word in zip(places, arguments, strict=True)):
-        arguments = []
-    options: list[str] = []
-    for option, value in zip(rest[::2], rest[1::2], strict=True):
-        given = known.value(verb, option.removeprefix("--"))
-        if not (given == value or (isinstance(given, int | float) and str(given) == value)):
-            options += [option, value]
-    return [*words[:2], *arguments, *options]
-
-
 def path_word(path: str | Path) -> str:
     """Return a path as a word of a command line: one that begins with "-" would be an option."""
     text = str(path)
@@ -221,23 +158,40 @@ def gold_folder(known: Known) -> Path | None:
     return stage.path if stage is not None and stage.kind == "gold" else None
 
 
-def _llm(known: Known) -> list[str]:
+def _llm(known: Known, verb: str) -> list[str]:
     """Return the options that name the LLM: that of an earlier command, one that is here, or the simulator."""
     given = known.given
     if given.get("llm"):
         return ["--llm", str(given["llm"]), *(["--base-url", str(given["base_url"])] if given.get("base_url") else [])]
-    if llm := known.value("generate", "llm"):
-        url = known.value("generate", "base-url")
+    if llm := known.value(verb, "llm"):
+        url = known.value(verb, "base-url")
         return ["--llm", str(llm), *(["--base-url", str(url)] if url else [])]
     return ["--llm", SIMULATOR if known.artificial else installed_llm() or SIMULATOR]
 
 
-def trained_with(known: Known, verb: str) -> list[str]:
-    """Return the options that name the base model: that of an earlier command, or one that is here."""
+def _opinion(known: Known, again: list[str]) -> list[str]:
+    """Return the options that say who corrects, and how: a judge or a trained model of an earlier command, or a base.
+
+    Args:
+        again: options of an earlier command.
+    """
+    if not {"--judge", "--corrector"} & set(again):
+        return trained_with(known, "correct", again)
+    url = known.given.get("base_url")
+    return [*again, *(["--base-url", str(url)] if url and "--judge" in again else [])]
+
+
+def trained_with(known: Known, verb: str, again: Sequence[str] = ()) -> list[str]:
+    """Return the options that name the base model: that of an earlier command, or one that is here.
+
+    Args:
+        again: options of an earlier command that are given, too; those of `known` replace them.
+    """
     given = known.given
     words = [w for text in given.get("set") or () for w in ("--set", str(text))]
     for name in ("base_access", "base_revision"):
         words += [f"--{name.replace('_', '-')}", str(given[name])] if given.get(name) else []
+    words += without_options(again, words)
     if given.get("base_model"):
         return ["--base-model", str(given["base_model"]), *words]
     if base := known.value(verb, "base-model"):
@@ -288,7 +242,7 @@ def _after_verb(args: Namespace, result: Result, follow: Follow) -> list[str] | 
         known = known_after(args, stage)
         rest = {**known.stages, "generate": Path(str(result["rest"]))}
         words = command_of("correct", replace(known, stages=rest))
-        return _following([*words, "--method", "none"] if result.get("few_wrong") else words, known, args)
+        return _following(words, known, args)
     rows = result.get("rows")
     after = follow(stage, known := known_after(args, stage), rows if isinstance(rows, int) else None)
     return _following(after, known, args)
@@ -298,7 +252,7 @@ def _following(words: list[str] | None, known: Known, args: Namespace) -> list[s
     """Return a command without what its configuration gives, and with the file where it has to be named."""
     if words is None or not known.configured:
         return words
-    return [*without_configured(words, known), *configuration(args)[1]]
+    return [*without_configured(words, known.configured), *configuration(args)[1]]
 
 
 def known_after(args: Namespace, stage: Stage) -> Known:

@@ -1,4 +1,4 @@
-"""The verbs `audit`, `publish` and `withdraw`: check notes and models, publish them, withdraw them.
+"""The verbs `audit` and `publish`: check notes and models, and publish them.
 
 Nothing that is printed or written holds text of a note: counts, row numbers, and in findings.parquet the ids of rows.
 The one exception is `audit --show`, which prints words of refused rows in a terminal.
@@ -24,7 +24,7 @@ from hf_synth.cli.options import Result
 from hf_synth.cli.scores import scores_of_model, scores_of_rows
 from hf_synth.cli.stopping import on_stop
 from hf_synth.cli.terminal import plain
-from hf_synth.errors import GoldError, HfSynthError, PublishError, TaskError
+from hf_synth.errors import GoldError, HfSynthError, TaskError, UsageError
 from hf_synth.reports.progress import paused
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _write_audit(
     listed.append(("gold rows", int(findings.figures["gold_rows"])))
     simulated = "the gold is an artificial clinic's, written by a program." if is_artificial(task) else ""
     about: Result = {"membership": tested, "facts": listed, "simulated": simulated, "more": more}
-    ids = rows.select_columns(["id"] if "id" in rows.column_names else [])
+    ids = (rows if "id" in rows.column_names else rows.add_column("id", [*range(len(rows))])).select_columns("id")
     with new_folder(out) as draft:
         write_private(draft / "audit.json", json.dumps(facts, indent=1) + "\n")
         write_private(draft / "audit.md", audit_markdown(findings, **about))
@@ -283,10 +283,11 @@ def add_publish_options(parser: ArgumentParser) -> None:
     )
     options.add_out(parser, "the export folder (default: export/NAME)", required=False)
     options.add_seed(parser)
-    _add_hub(parser)
+    cluster.add_machines(parser, " (of notes, without --push)")
+    add_hub(parser)
 
 
-def _add_hub(parser: ArgumentParser) -> None:
+def add_hub(parser: ArgumentParser) -> None:
     """Add the Hub and its token."""
     text = "address of the Hub (default: HF_ENDPOINT, else huggingface.co)"
     parser.add_argument("--endpoint", metavar="URL", help=text)
@@ -296,6 +297,10 @@ def _add_hub(parser: ArgumentParser) -> None:
 
 def publish(args: Namespace) -> tuple[Result, int]:
     """Check, describe and publish; refused or not confirmed is exit code 1."""
+    unfit = {name: bool(getattr(args, name)) for name in ("push", "public", "attestation", "squash", "dry_run")}
+    spread = cluster.check_machines(args, **unfit)
+    if spread:  # blocks and export lie in one folder
+        args.out = _export_folder(args)
     task = _in_language(hf_synth.load_task(args.task), args.language)
     check_verb(task, args, out="within")
     names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash", "contact")
@@ -310,7 +315,9 @@ def publish(args: Namespace) -> tuple[Result, int]:
 
     shared["confirm"] = confirm
     with on_stop(lambda: _describe_stop(args, any(pushing))):
-        verdict = _publish(task, args, shared)
+        verdict = _publish(task, args, shared, spread=spread)
+    if isinstance(verdict, dict):
+        return verdict, 0
     print(verdict)
     if args.dry_run:
         print("  nothing was written and nothing sent (--dry-run)")
@@ -320,19 +327,21 @@ def publish(args: Namespace) -> tuple[Result, int]:
 def _export_folder(args: Namespace) -> Path | None:
     """Return --out; where the configuration names it, which is for one release, the folder of this one beside it."""
     out: Path | None = args.out
-    if out is None or any(word.partition("=")[0] == "--out" for word in args.argv):
+    if out is None or cluster.is_merging(args) or any(word.partition("=")[0] == "--out" for word in args.argv):
         return out
     return out.parent / (args.repo_id.split("/")[-1] or out.name)
 
 
-def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
-    """Publish a folder of rows or of a model."""
+def _publish(task: Task, args: Namespace, shared: Result, *, spread: bool) -> Verdict | Result:
+    """Publish a folder of rows or of a model; return the result of a shard where only that was computed."""
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.reports.realism import read_realism
     from hf_synth.task.folders import APPROVED, edited_digests, read_manifest
 
     is_model = (args.folder / "config.json").is_file()
     if is_model:
+        if spread:
+            raise UsageError("a model is exported on one machine: leave --shard and --engine out")
         scores = scores_of_model(args)
         examples = read_dataset(args.examples) if args.examples else None
         shared |= {"examples": examples, "membership": args.membership}
@@ -344,8 +353,26 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     if realism := read_realism(args.folder):
         manifest = {**(manifest or {}), "realism": realism}
     shared |= {"manifest": manifest, "scores": scores_of_rows(args, bool(edited))}
-    rows = read_dataset(args.folder)
-    return hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
+    rows, shared = read_dataset(args.folder), shared | {"augmented": args.augmented}
+    if spread:
+        return _exported(task, rows, args, shared)
+    return hf_synth.publish_dataset(task, rows, args.repo_id, **shared)
+
+
+def _exported(task: Task, rows: Dataset, args: Namespace, shared: Result) -> Verdict | Result:
+    """Audit rows in blocks and export them; return the result of a shard where only that was computed."""
+    from hf_synth.cluster.stages import export_work
+    from hf_synth.publishing.publishing import export_scanned
+
+    sides = {name: shared[name] for name in ("gold", "canaries", "find_identifiers")}
+    work = export_work(task, rows, **sides, folder=cluster.blocks_of(args))
+    if (part := cluster.computed(args, work)) is not None:
+        return part
+    of_a_push = ("push", "dry_run", "confirm", "squash")
+    left = {name: value for name, value in shared.items() if name not in of_a_push}
+    verdict = export_scanned(task, rows, args.repo_id, work.results(work.parts[0]), **left)
+    cluster.clear(args)
+    return verdict
 
 
 def _describe_stop(args: Namespace, pushing: bool) -> str:
@@ -380,45 +407,13 @@ def _ask_to_publish(verdict: Verdict, args: Namespace) -> bool:
     print(verdict)
     visible = "private" if verdict.private else "PUBLIC"
     instead = ", in place of all that it holds" if args.squash else ""
-    return _yes(f"Push {verdict.kind} {verdict.repo_id} ({visible}) to {verdict.hub}{instead}? [y/N] ")
+    return says_yes(f"Push {verdict.kind} {verdict.repo_id} ({visible}) to {verdict.hub}{instead}? [y/N] ")
 
 
-def _yes(question: str) -> bool:
+def says_yes(question: str) -> bool:
+    """Ask a person a question; return whether the answer is yes."""
     try:
         with paused():
             return input(plain(question)).strip().lower() in ("y", "yes")
     except EOFError:
         return False
-
-
-def add_withdraw_options(parser: ArgumentParser) -> None:
-    """Add the options of `withdraw`."""
-    add = parser.add_argument
-    add("repo_id", metavar="ORG/NAME", help="repository on the Hub")
-    add("--tag", metavar="NAME", help="withdraw one release (default: the whole repository, which becomes private)")
-    text = "whether it is a dataset or a model (default: as the records or the Hub know it)"
-    add("--kind", choices=("dataset", "model"), help=text)
-    text = "folder of the exports that it came from (default: export)"
-    add("--records", type=Path, default=Path("export"), metavar="DIR", help=text)
-    add("--yes", action="store_true", help="withdraw without asking; needed where stdin is no terminal")
-    add("--dry-run", action="store_true", help="list what would be done, and what derives from it; change nothing")
-    _add_hub(parser)
-
-
-def withdraw(args: Namespace) -> tuple[Result | None, int]:
-    """Withdraw a release, and list what derives from it; not confirmed is exit code 1."""
-    release = {name: getattr(args, name) for name in ("kind", "tag", "records", "endpoint", "token")}
-    if not args.yes:
-        planned = hf_synth.withdraw(args.repo_id, dry_run=True, **release)
-        print(planned)
-        if args.dry_run:
-            return planned.to_json(), 0
-        if not sys.stdin.isatty():
-            raise PublishError("nothing was withdrawn: add --yes")
-        if not _yes(f"Withdraw {planned.kind} {args.repo_id} from {planned.endpoint}? [y/N] "):
-            print("nothing was withdrawn")
-            return None, 1
-    with on_stop(lambda: "the release may be withdrawn in part; run the same command again, which withdraws the rest"):
-        withdrawal = hf_synth.withdraw(args.repo_id, dry_run=args.dry_run, **release)
-    print(withdrawal)
-    return withdrawal.to_json(), 0

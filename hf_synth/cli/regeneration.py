@@ -60,14 +60,22 @@ def regenerate(args: Namespace) -> Result:
         return llms.print_estimate(guess, args)
     if args.out is None:
         raise OutputError("name the folder for the notes: --out DIR (or --dry-run for an estimate)")
-    keywords = {"rounds": args.rounds, "prompt": args.prompt, **method_options(task, args, rows)}
+    how = method_options(task, args, rows)
     beside = options.gold_path(args) or args.out.parent
     with contextlib.ExitStack() as stack:
         stack.enter_context(keeping_answers(args, beside, "; corrections are made again"))
         llm = stack.enter_context(llms.llm_of(args, beside))
         measured, corrector = corrector_of(task, rows, args, stack)
         all_rows, policy = regenerate_with_policy(
-            task, rows, corrector, llm, exemplars=exemplars, gold=measured, **keywords
+            task,
+            rows,
+            corrector,
+            llm,
+            gold=measured,
+            exemplars=exemplars,
+            rounds=args.rounds,
+            prompt=args.prompt,
+            options=how,
         )
     marks = sorted({*(manifest.get(MARKS) or ()), *gold_marks(task, gold, measured)})
     facts = {"policy": policy.to_json() if policy else manifest.get("policy"), "seed": args.seed, MARKS: marks}

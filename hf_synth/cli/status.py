@@ -115,16 +115,13 @@ def _facts(stage: Stage) -> Result:
 
 def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     """Return the command that makes the first stage that is out of date, or else the one that is missing."""
+    from hf_synth.cli.configured import configuration, without_configured
     from hf_synth.cli.journey import (
         command_of,
-        configuration,
         known_in,
-        push_command,
-        repeating_command,
-        without_configured,
     )
     from hf_synth.cli.stages import ORDER, newest
-    from hf_synth.cli.ways import command_after
+    from hf_synth.cli.ways import command_after, push_command, repeating_command
 
     values, named = configuration(args)
     known = known_in(folder, stages=stages, configured=values)
@@ -142,12 +139,13 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         words = command_after(latest["run"], known)
     elif reached and reached[-1] == "publish":
         release = latest["publish"]
-        return _command([*push_command(release, known), *named]) if _pushed(release) == NOT_PUSHED else None
+        words = push_command(release, known) if _pushed(release) == NOT_PUSHED else None
+        return None if words is None else _command([*words, *named])
     elif reached:
         words = command_after(latest[reached[-1]], known)
     if words is None:
         return None
-    return _command([*without_configured(words, known), *named] if values else words)
+    return _command([*without_configured(words, known.configured), *named] if values else words)
 
 
 def _run_is_last(latest: Mapping[str, Stage]) -> bool:

@@ -1,17 +1,32 @@
-"""Where the journey leaves its usual order: after a whole `run`, without gold, and where no synthetic row is used."""
+"""Where the journey leaves its usual order: `run` does it in one call, there is no gold, or no synthetic row is used.
+
+Also the commands of `status`: to push a release, and to make a stage again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hf_synth.cli.journey import REVIEWED, Known, command_of, gold_folder, next_command, path_word, trained_with
+from hf_synth.cli.configured import without_configured
+from hf_synth.cli.journey import (
+    REVIEWED,
+    Known,
+    command_of,
+    gold_folder,
+    next_command,
+    path_word,
+    trained_with,
+)
 from hf_synth.cli.own_script import is_script
-from hf_synth.cli.stages import Stage, column_counts
+from hf_synth.cli.repeated import repeated_options
+from hf_synth.cli.stages import Stage, column_counts, stages_in
+from hf_synth.task.columns import RUN_CONFIG
 
 _USED = ("kept", "relabelled")
 _USUAL_METRICS = ("macro_f1", "rougeL", "accuracy")  # where a task names none
@@ -27,11 +42,14 @@ def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[s
         return _after_run(stage, known)
     if is_without_gold(stage):
         return _after_no_gold(stage, known, rows)
+    if stage.kind == "gold" and {"train", "test"} <= set(stage.facts.get("rows") or ()):  # `run` scores on test
+        return command_of("run", known)
     gold = gold_folder(known)
     if stage.kind == "correct" and gold is not None and not _uses_rows(stage):  # a model of gold alone
         named = [] if known.gold is None else ["--gold", path_word(known.gold)]
         words = ["hf-synth", "train", path_word(known.task), path_word(gold), *named]
-        return [*words, *trained_with(known, "train"), "--out", path_word(known.place("train"))]
+        models = trained_with(known, "train", repeated_options("train", known.stages))
+        return [*words, *models, "--out", path_word(known.place("train"))]
     return next_command(stage.kind, known)
 
 
@@ -93,3 +111,35 @@ def _uses_rows(stage: Stage) -> bool:
         counts = column_counts(stage.path, "label_status")
         return any(counts[status] for status in _USED)
     return True
+
+
+def push_command(release: Stage, known: Known) -> list[str] | None:
+    """Return the words of the command that pushes a release that was written but not pushed.
+
+    A release does not record what it was made of: that is the model or the notes beside it, or those of the last `run`
+    before it. Where there are none, there is no command.
+    """
+    facts, stages = release.facts, dict(known.stages)
+    runs = [stage for stage in stages_in(known.folder) if stage.kind == "run" and stage.when <= release.when]
+    run = max(runs, key=lambda stage: stage.when).path if runs else None
+    if run is not None and facts.get("kind") == "model":
+        best = best_model(run, known.definition.metrics if known.definition is not None else ())
+        stages |= {"train": best} if best is not None and "train" not in stages else {}
+    elif run is not None and not {"correct", "generate"} & set(stages):
+        stages["correct"] = run / "corrected"
+    words = command_of("publish" if facts.get("kind") == "model" else "publish notes", replace(known, stages=stages))
+    if not Path(words[3]).is_dir():
+        return None
+    at = words.index("--repo-id")
+    words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", path_word(release.path)]
+    return [*(without_configured(words, known.configured) if known.configured else words), "--push"]
+
+
+def repeating_command(stage: Stage) -> list[str] | None:
+    """Return the command that makes a stage again with its own options; None where they were not written down."""
+    file = stage.path / RUN_CONFIG
+    try:
+        verbs = list(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return ["hf-synth", verbs[0], "--config", path_word(file)] if len(verbs) == 1 and verbs[0].isalpha() else None

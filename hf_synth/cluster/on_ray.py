@@ -2,7 +2,8 @@
 
 Each worker holds the model or the index of gold, and gets one block at a time as an Arrow table. What it returns is
 written by this process. A worker that dies is started again, and computes its block again. On this machine Ray listens
-on 127.0.0.1, its files lie in the work folder (0700), and usage statistics and dashboard are off.
+on 127.0.0.1, its files lie in the work folder (0700), usage statistics and dashboard are off, and Ray's own processes
+have another home folder.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import site
 import sys
 import tempfile
 import uuid
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets: their paths have at most 107
 _WAITING = 10_000  # calls that may wait for a permit
 _STORE = 200 << 20  # bytes of Ray's store on this machine: blocks pass through it one at a time
+# Ray reads them when it is imported. By the second one it takes 127.0.0.1 as the address of this machine, and listens
+# there alone: it listens on all addresses otherwise, also where it is given 127.0.0.1.
+_SETTINGS = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_CLOUD_FILE = "ray_bootstrap_config.yaml"  # Ray asks addresses of cloud providers where it runs, unless home has it
 # Travels to every worker: where texts and models may come from and go to, and how many threads compute, which decides
 # rounding. Keys and tokens do not: Ray writes down what travels. A worker finds them in the environment of its machine.
 _PASSED_ON = (
@@ -55,15 +61,14 @@ def run_on_ray(
     """
     done = 0
     with contextlib.ExitStack() as stack:
-        ray: Any = None
-        permits: Any = None
+        crew: _Crew | None = None
         while True:
             if missing := work.missing(range(len(work.places))):
-                if ray is None:
+                if crew is None:
                     ray = stack.enter_context(_running(work.folder, address, workers or cores()))
-                    permits = _permits_of(ray, work)
-                count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1)))
-                _compute(ray, work, missing, min(count, len(missing)), gpus, permits)
+                    most = workers or int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1))
+                    crew = _Crew(ray, max(1, most), gpus, work)
+                crew.compute(work, missing)
                 done += len(missing)
             if not work.grow():
                 break
@@ -71,85 +76,122 @@ def run_on_ray(
 
 
 class _Worker:
-    """A process of Ray that keeps the function of each part that it was given."""
+    """A process of Ray that keeps each function that it was given."""
 
-    def __init__(self, name: str, permits: Any) -> None:
+    def __init__(self, name: str, permits: str | None) -> None:
         os.umask(0o077)
         self._blocks: dict[int, Any] = {}
-        self._permits, self._owner = permits, f"{name} {uuid.uuid4().hex}"
+        self._owner, self._permits = f"{name} {uuid.uuid4().hex}", None
         if permits is not None:  # what an earlier life of this worker held comes back
             import ray
 
-            ray.get(permits.begin.remote(name, self._owner))
+            self._permits = ray.get_actor(permits)
+            ray.get(self._permits.begin.remote(name, self._owner))
 
-    def compute(self, part: int, function: Sequence[Any], table: pa.Table) -> pa.Table | HfSynthError:
+    def compute(self, place: int, function: Sequence[Any], table: pa.Table) -> pa.Table | HfSynthError:
         """Return the result of a block, or the error of ours that it raised.
 
         Args:
-            part: number of the part.
-            function: its function in Ray's store, alone in a list, so that it is fetched once and not for each block.
+            place: number of the function.
+            function: in Ray's store, alone in a list, so that it is fetched once and not for each block.
         """
         import ray
 
         try:
-            if part not in self._blocks:
+            if place not in self._blocks:
                 block = ray.get(function[0])
                 if self._permits is not None and hasattr(block, "with_llm"):
                     block = block.with_llm(sharing(block.llm, self._call, self._owner))
-                self._blocks[part] = block
-            result: pa.Table = self._blocks[part](table)
+                self._blocks[place] = block
+            result: pa.Table = self._blocks[place](table)
             return result
         except HfSynthError as error:
             return error
         except Exception as error:  # its message could show text of a note
             return HfSynthError(f"a worker failed with {type(error).__name__}; run one shard with --shard to see where")
+        finally:
+            if self._permits is not None:  # calls arrive in order: what was spent is counted before the block is done
+                ray.get(self._permits.counts.remote())
 
     def _call(self, name: str, *given: Any) -> Any:
         """Call a method of the permits; return its future."""
         return getattr(self._permits, name).remote(*given).future()
 
 
-def _permits_of(ray: Any, work: Work) -> Any:
+def _permits_of(ray: Any, work: Work, name: str) -> Any:
     """Start the one process that counts calls, tokens and dollars of all workers; None where nothing is limited."""
     llms = [part.block.llm for part in work.parts if hasattr(part.block, "llm")]
     limits = next(filter(None, map(limits_of, llms)), None)
     if limits is None:
         return None
-    return ray.remote(Permits).options(num_cpus=0, max_concurrency=_WAITING).remote(limits)
+    return ray.remote(Permits).options(name=name, num_cpus=0, max_concurrency=_WAITING).remote(limits)
 
 
-def _compute(ray: Any, work: Work, numbers: Sequence[int], count: int, gpus: float, permits: Any) -> None:
-    """Deal out blocks one at a time, and write what comes back."""
-    places, parts = work.places, list(work.parts)
-    functions = [ray.put(part.block) for part in parts]  # once a machine: the index of gold is large
-    options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
-    workers = [ray.remote(_Worker).options(**options).remote(str(i), permits) for i in range(count)]
-    waiting, running = list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
+class _Crew:
+    """The workers of a run; they and what they hold stay from one round of blocks to the next.
 
-    def give(worker: Any) -> None:
-        if waiting:
-            number = waiting.pop()
-            table = work.table(number)
-            place = next(i for i, part in enumerate(parts) if part is places[number][0])
-            running[worker.compute.remote(place, [functions[place]], table)] = number, table, worker
+    Args:
+        ray: the module.
+        most: workers.
+        gpus: of each.
+        work: of the first round.
+    """
 
-    for worker in workers:
-        give(worker)
-    with stage(total=len(numbers), unit="blocks") as bar:
-        while running:
-            (ready, *_), _ = ray.wait(list(running), num_returns=1)
-            number, table, worker = running.pop(ready)
-            try:
-                result = ray.get(ready)
-            except ray.exceptions.RayError as error:
-                raise HfSynthError(f"Ray failed with {type(error).__name__}; blocks that are done are kept") from None
-            if isinstance(result, HfSynthError):
-                raise result
-            work.write(number, table, result)
-            bar.advance(1)
+    def __init__(self, ray: Any, most: int, gpus: float, work: Work) -> None:
+        self._ray, self._most, name = ray, most, f"hf_synth {uuid.uuid4().hex}"
+        self._permits = _permits_of(ray, work, name)  # it ends when nobody holds it
+        self._name = None if self._permits is None else name  # a worker that is started again finds it by its name
+        self._options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
+        self._workers = list[Any]()
+        self._functions = list[tuple[Any, Any]]()  # the function of a block, and its place in Ray's store
+
+    def compute(self, work: Work, numbers: Sequence[int]) -> None:
+        """Deal out blocks one at a time, and write what comes back.
+
+        Raises:
+            HfSynthError: a block failed; those that others had begun are done and kept.
+        """
+        ray, waiting, running = self._ray, list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
+        while len(self._workers) < min(self._most, len(numbers)):
+            worker = ray.remote(_Worker).options(**self._options).remote(str(len(self._workers)), self._name)
+            self._workers.append(worker)
+
+        def give(worker: Any) -> None:
+            if waiting:
+                number = waiting.pop()
+                table = work.table(number)
+                place = self._place_of(work.places[number][0].block)
+                running[worker.compute.remote(place, [self._functions[place][1]], table)] = number, table, worker
+
+        for worker in self._workers:
             give(worker)
-    for worker in workers:
-        ray.kill(worker)
+        failed: HfSynthError | None = None
+        with stage(total=len(numbers), unit="blocks") as bar:
+            while running:
+                (ready, *_), _ = ray.wait(list(running), num_returns=1)
+                number, table, worker = running.pop(ready)
+                try:
+                    result = ray.get(ready)
+                except ray.exceptions.RayError as error:
+                    reason = type(error).__name__
+                    raise HfSynthError(f"Ray failed with {reason}; blocks that are done are kept") from None
+                if isinstance(result, HfSynthError):  # the blocks of other workers end: what they asked is paid for
+                    failed = failed or result
+                    waiting.clear()
+                    continue
+                work.write(number, table, result)
+                bar.advance(1)
+                give(worker)
+        if failed is not None:
+            raise failed
+
+    def _place_of(self, function: Any) -> int:
+        """Return the number of a function; it is stored once a machine, since the index of gold is large."""
+        for place, (known, _) in enumerate(self._functions):
+            if known is function:
+                return place
+        self._functions.append((function, self._ray.put(function)))
+        return len(self._functions) - 1
 
 
 @contextlib.contextmanager
@@ -158,7 +200,14 @@ def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:  # a token of this process alone: Ray would write one into the home folder, and reads it once
-        os.environ["RAY_AUTH_MODE"] = "token"
+        if sys.modules.get("ray") is not None and any(
+            os.environ.get(name) != value for name, value in _SETTINGS.items()
+        ):
+            raise HfSynthError(
+                "Ray was imported before its settings were made: call hf_synth.cluster before `import ray`, or name a "
+                "running cluster as its address"
+            )
+        os.environ.update(_SETTINGS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
@@ -167,6 +216,7 @@ def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     if address is None:  # other machines have paths of their own
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        passed |= {"HOME": os.environ["HOME"]} if "HOME" in os.environ else {}
     options: dict[str, Any] = {"runtime_env": {"env_vars": passed}, "log_to_driver": False, "configure_logging": False}
     with contextlib.ExitStack() as stack:
         if address is None:
@@ -178,12 +228,30 @@ def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
         else:
             options["address"] = address
         try:
-            ray.init(**options)
+            with contextlib.nullcontext() if address else _another_home(place):
+                ray.init(**options)
         except Exception as error:
             where = f"at {address}" if address else "on this machine"
             raise HfSynthError(f"Ray cannot be used {where} ({type(error).__name__})") from None
         stack.callback(ray.shutdown)
         yield ray
+
+
+@contextlib.contextmanager
+def _another_home(folder: Path) -> Iterator[None]:
+    """Give the processes that are started a home folder within another one; Python finds the user's packages still."""
+    (folder / _CLOUD_FILE).write_text("{}\n", encoding="ascii")
+    own = {"HOME": str(folder), "PYTHONUSERBASE": site.getuserbase()}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Stages on many machines from Python: `correct`, `label`, `generate` and `audit`, with an engine.
+"""Stages on many machines from Python: `correct`, `label`, `generate`, `audit` and `export`, with an engine.
 
 Each returns what its local twin returns. What is computed is kept in blocks in a folder: the same call again computes
 what is missing. The folder can be deleted afterwards.
@@ -8,30 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from hf_synth.cluster.on_ray import run_on_ray
-from hf_synth.cluster.stages import audit_work, generation_work, label_work, opinion_work
+from hf_synth.cluster.stages import audit_work, export_work, generation_work, label_work, opinion_work
 from hf_synth.cluster.stages import votes as votes_of_blocks
 from hf_synth.cluster.work import Work, run_to_the_end
-from hf_synth.correction.correction import CorrectionOptions, correct_with_policy
+from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.judging import VOTES, LLMJudge, label_with_judge
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import UsageError
+from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.blocks import Order
 from hf_synth.generation.mending import FACT_ROUNDS
 from hf_synth.generation.plan import Balance
 from hf_synth.llm.questions import Chat
 from hf_synth.privacy.audit import audit_of_blocks
+from hf_synth.publishing.publishing import export_scanned
+from hf_synth.publishing.writing import AnyPolicy
 from hf_synth.reports.progress import shown
 from hf_synth.task.folders import private_folder
 from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
     from hf_synth.privacy.audit import FindIdentifiers
     from hf_synth.privacy.canaries import Canaries
     from hf_synth.privacy.findings import Findings
+    from hf_synth.publishing.gate import Verdict
 
 
 class Machines(TypedDict, total=False):
@@ -49,6 +54,26 @@ class Machines(TypedDict, total=False):
     address: str | None
     shards: int | None
     gpus: float
+
+
+class Exporting(Machines, total=False):
+    """Options of `export`: those of `hf_synth.publish_dataset` that do not push, and `Machines`."""
+
+    gold: Dataset | DatasetDict | None
+    scores: Scores | Mapping[str, Scores] | None
+    private: bool | None
+    gated: bool | Literal["auto", "manual"] | None
+    export_dir: str | Path | None
+    token: str | None
+    attestation: str | None
+    endpoint: str | None
+    policy: AnyPolicy
+    manifest: Mapping[str, Any] | None
+    augmented: bool
+    canaries: Canaries | None
+    find_identifiers: FindIdentifiers | None
+    tag: str | None
+    contact: str | None
 
 
 def correct(
@@ -84,12 +109,12 @@ def correct(
         ...     task, rows, "work/model", gold=gold["validation"], folder="work/blocks", shards=2
         ... )  # doctest: +SKIP
     """
-    options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
+    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed)
     with shown(progress):
         cut = opinion_work(task, synthetic, corrector, gold=gold, folder=_private(folder), options=options)
         _compute(cut.work, engine)
         given: Any = corrector
-        return correct_with_policy(task, synthetic, given, gold=gold, seed=seed, opinions=cut.opinions(), **options)[0]
+        return correct_with_policy(task, synthetic, given, gold=gold, options=options, opinions=cut.opinions())[0]
 
 
 def label(
@@ -109,8 +134,8 @@ def label(
     """Label real notes by an LLM, as `correction.judging.label_notes` does; its votes are spread.
 
     Args:
-        llm: its concurrency, rpm and tpm hold over all processes on Ray. Its budget_usd is counted for all of them,
-            too. That was not yet seen to hold when a process dies, and the command line refuses it there.
+        llm: its concurrency, rpm, tpm and budget_usd hold over all processes on Ray. What a process that dies had in
+            flight counts as spent.
         access, votes, logprobs, seed, sampling, progress: as for `label_notes`.
         folder: for the blocks; private.
         engine: see `Machines`.
@@ -148,8 +173,8 @@ def generate(
     """Generate synthetic rows, as `hf_synth.generate` does; its calls are spread, in rounds.
 
     Args:
-        llm: its concurrency, rpm and tpm hold over all processes on Ray. Its budget_usd is counted for all of them,
-            too. That was not yet seen to hold when a process dies, and the command line refuses it there.
+        llm: its concurrency, rpm, tpm and budget_usd hold over all processes on Ray. What a process that dies had in
+            flight counts as spent.
         n, prompt, balance, max_calls, seed, fact_rounds, progress: as for `hf_synth.generate`.
         folder: for the blocks, which hold answers; private.
         engine: see `Machines`.
@@ -211,6 +236,42 @@ def audit(
         _compute(work, engine)
         found = work.results(work.parts[0])
         return audit_of_blocks(task, synthetic, found, **sides, seed=seed, access=access)
+
+
+def export(
+    task: Task,
+    dataset: Dataset,
+    repo_id: str,
+    *,
+    folder: str | Path,
+    progress: bool = False,
+    **options: Unpack[Exporting],
+) -> Verdict:
+    """Write an export folder, as `hf_synth.publish_dataset(..., push=False)` does; its audit is spread.
+
+    Args:
+        dataset, repo_id: as for `hf_synth.publish_dataset`.
+        folder: for the blocks, which hold no text; private. The export lies in `export_dir`.
+        progress: show how many blocks are computed.
+        options: see `Exporting`.
+
+    Raises:
+        ColumnError, PublishError, OutputError: as for `hf_synth.publish_dataset`.
+        HfSynthError: `find_identifiers` failed; Ray is missing or fails.
+
+    Example:
+        >>> from hf_synth import cluster
+        >>> given = {"gold": gold["train"], "folder": "work/blocks", "engine": "here"}
+        >>> verdict = cluster.export(task, rows, "org/synth-notes", **given)
+        >>> verdict.allowed, verdict.pushed
+        (True, False)
+    """
+    engine: Machines = {name: options.pop(name) for name in Machines.__annotations__ if name in options}  # type: ignore
+    sides: Any = {name: options.get(name) for name in ("gold", "canaries", "find_identifiers")}
+    with shown(progress):
+        work = export_work(task, dataset, **sides, folder=_private(folder))
+        _compute(work, engine)
+        return export_scanned(task, dataset, repo_id, work.results(work.parts[0]), **options)
 
 
 def _private(folder: str | Path) -> Path:

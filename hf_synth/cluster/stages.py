@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.cluster.work import Part, Work, check_kind
-from hf_synth.correction.correction import CorrectionOptions, Opinions, check_correction, usable_rows
+from hf_synth.correction.correction import Opinions, check_correction, usable_rows
 from hf_synth.correction.judging import LLMJudge, access_of_notes
+from hf_synth.correction.methods import DEFAULTS, CorrectionOptions
 from hf_synth.correction.opinions import JudgeVotes, ModelOpinions, joined_probabilities, joined_votes
 from hf_synth.errors import HfSynthError
 from hf_synth.generation import blocks as generation
@@ -22,13 +23,14 @@ from hf_synth.models.loading import model_folder
 from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.audit import Scanner, index_gold
 from hf_synth.privacy.canaries import Canaries, note_columns
+from hf_synth.publishing.looking import leaving_rows
 from hf_synth.task.columns import access_of, strictest
 from hf_synth.task.folders import file_digest
 from hf_synth.task.labels import check_columns, checked_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
     from hf_synth.privacy.audit import FindIdentifiers
 
@@ -81,7 +83,7 @@ def opinion_work(
     *,
     gold: Dataset,
     folder: Path,
-    options: CorrectionOptions | None = None,
+    options: CorrectionOptions = DEFAULTS,
 ) -> OpinionWork:
     """Cut the opinions that `correct` needs into blocks, after all that it checks without a model.
 
@@ -100,7 +102,7 @@ def opinion_work(
             "a corrector that is trained in folds needs all rows at once: train one model, and give it with "
             "--corrector, or name a --judge; then the labels can be corrected on many machines"
         )
-    check_correction(task, corrector, gold=gold, **(options or {}))
+    check_correction(task, corrector, gold=gold, options=options)
     rows = usable_rows(task, synthetic)
     parts = [_opinions_of(task, corrector, ROWS, rows)]
     if isinstance(corrector, LLMJudge) or "label_probs" not in gold.column_names:
@@ -224,6 +226,27 @@ def audit_work(
     rows = synthetic.select_columns(note_columns(task))
     scanner = Scanner(task, index, find_identifiers, canaries)
     return Work(folder, [Part(ROWS, rows, scanner, json.dumps(facts))])
+
+
+def export_work(
+    task: Task,
+    dataset: Dataset,
+    *,
+    gold: Dataset | DatasetDict | None,
+    canaries: Canaries | None = None,
+    find_identifiers: FindIdentifiers | None = None,
+    folder: Path,
+) -> Work:
+    """Cut the audit of an export into blocks of the rows as they leave.
+
+    The rows are chosen, written and checked when the blocks are merged (`publishing.publishing.export_scanned`).
+
+    Raises:
+        ColumnError: a dataset lacks columns of the task.
+    """
+    rows, seen, held_out = leaving_rows(task, dataset, gold)
+    detectors: dict[str, Any] = {"canaries": canaries, "find_identifiers": find_identifiers}
+    return audit_work(task, rows, gold=seen, held_out=held_out, folder=folder, **detectors)
 
 
 def _digest_of(parts: Sequence[Dataset], columns: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, deci
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
-from hf_synth.correction.methods import check_method
+from hf_synth.correction.methods import DEFAULTS, CorrectionOptions, check_method
 from hf_synth.correction.opinions import probabilities_of
 from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, drop_unusable, set_audited_labels
 from hf_synth.correction.target_texts import correct_targets
@@ -36,7 +36,7 @@ from hf_synth.models.linear import LEARNT_ON, draw_positions, linear_learner, sh
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
 from hf_synth.reports.progress import shown, stage
-from hf_synth.task.access import overall_access
+from hf_synth.task.access import held_access, overall_access
 from hf_synth.task.arrow import arrow_table, replace_values, rewrite_columns, text_column_of_codes
 from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
 from hf_synth.task.labels import (
@@ -61,15 +61,6 @@ CROSS_FITTED = "cross-fitted"  # the identity of models that were trained in fol
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
 Corrector = str | Path | Fit | Judge
 Opinions = tuple[Floats, Floats]  # probabilities of gold rows, (M, K), and of synthetic rows, (N, K)
-
-
-class CorrectionOptions(TypedDict, total=False):
-    """Keywords of `correct`, for functions that pass them on."""
-
-    method: str
-    audited: Mapping[str, int | str] | None
-    coverage: float | None
-    coverage_by_class: bool
 
 
 def fit_policy(
@@ -113,8 +104,8 @@ def fit_policy(
         raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
     asked = annotation_columns(gold.column_names)  # new rows have no labels of other LLMs: no policy may need them
     gold = gold.remove_columns(asked) if asked else gold
-    options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
-    return correct_with_policy(task, pilot, corrector, gold=gold, seed=seed, **options)[1]
+    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed)
+    return correct_with_policy(task, pilot, corrector, gold=gold, options=options)[1]
 
 
 def correct(
@@ -158,9 +149,9 @@ def correct(
         >>> set(corrected["label_status"]) <= {"kept", "dropped", "rejected"}
         True
     """
-    options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
+    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed)
     with shown(progress):
-        return correct_with_policy(task, synthetic, corrector, gold=gold, seed=seed, **options)[0]
+        return correct_with_policy(task, synthetic, corrector, gold=gold, options=options)[0]
 
 
 def correct_with_policy(
@@ -169,9 +160,8 @@ def correct_with_policy(
     corrector: Corrector,
     *,
     gold: Dataset,
-    seed: int = 0,
+    options: CorrectionOptions = DEFAULTS,
     opinions: Opinions | None = None,
-    **options: Unpack[CorrectionOptions],
 ) -> tuple[Dataset, Policy]:
     """Correct the labels of synthetic rows as `correct` does; return the rows and the policy.
 
@@ -180,7 +170,7 @@ def correct_with_policy(
             the rows that `usable_rows` returns, (N, K).
     """
     with stage("correcting labels"):
-        return _correct(task, synthetic, corrector, gold, seed, opinions, options)
+        return _correct(task, synthetic, corrector, gold, opinions, options)
 
 
 def usable_rows(task: Task, synthetic: Dataset) -> Dataset:
@@ -197,16 +187,16 @@ def _correct(
     synthetic: Dataset,
     corrector: Corrector,
     gold: Dataset,
-    seed: int,
     opinions: Opinions | None,
     options: CorrectionOptions,
 ) -> tuple[Dataset, Policy]:
-    method, audited = check_correction(task, corrector, gold=gold, **options), options.get("audited")
+    method = check_correction(task, corrector, gold=gold, options=options)
+    audited, seed, sets = options.audited, options.seed, options.conformal()
     rows = _with_contract_columns(task, synthetic)
     usable = _usable(task, rows)
-    asked: list[Any] = [ModelAt(corrector)] if isinstance(corrector, str | Path) else [corrector]
-    asked = [model for model in asked if method != "none" and hasattr(model, "access")]
-    access = overall_access(task, rows, gold, *asked, named=False)  # what a model learnt is in its labels
+    asked = ModelAt(corrector) if isinstance(corrector, str | Path) else corrector
+    learnt = [held_access(asked)] if method != "none" else []
+    access = overall_access(task, rows, gold, also=learnt, named=False)  # what a model learnt is in its labels
     if task.kind != "single_label":
         decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed, opinions)
         columns = {name: [decision[name] for decision in decisions] for name in decisions[0]}
@@ -229,7 +219,6 @@ def _correct(
     if opinions is None and not callable(corrector):
         opinions = _opinions(task, usable, corrector, gold)
     also: Mapping[str, Sequence[Floats]] = {}
-    sets: Any = {"coverage": options.get("coverage"), "coverage_by_class": options.get("coverage_by_class", False)}
     features, figures, head = None, dict[str, Any](), None
     if opinions is None:
         head, features = _fit_linear_head(task, usable, gold, known)
@@ -276,10 +265,7 @@ def check_correction(
     corrector: Corrector,
     *,
     gold: Dataset,
-    method: str = "auto",
-    audited: Mapping[str, int | str] | None = None,
-    coverage: float | None = None,
-    coverage_by_class: bool = False,
+    options: CorrectionOptions = DEFAULTS,
 ) -> str:
     """Check everything but the synthetic rows that `correct` checks, without loading a model; return the method.
 
@@ -287,14 +273,11 @@ def check_correction(
         TaskError, ColumnError, OverlapError, ModelError: as for `correct`.
     """
     single = task.kind == "single_label"
-    method = _known_method(task, corrector, method)
+    method = _known_method(task, corrector, options.method)
     if task.kind == "text2text" and hasattr(corrector, "predict"):
         raise TaskError(f"task {task.full_name!r} is text2text: a judge chooses among labels, and it has none")
-    if coverage_by_class and coverage is None:
-        raise TaskError("coverage_by_class needs a coverage: give one too, e.g. 0.9")
-    if coverage is not None and not 0 < coverage < 1:
-        raise TaskError(f"coverage is a share between 0 and 1, e.g. 0.9; got {coverage}")
-    for option, name in ((audited, "audited labels serve"), (coverage is not None, "conformal sets (coverage) serve")):
+    single_only = {"audited labels serve": options.audited, "conformal sets (coverage) serve": options.coverage}
+    for name, option in single_only.items():
         if option and not single:
             raise TaskError(f"task {task.full_name!r} is {task.kind}: {name} single_label tasks only")
     check_columns(task, gold, what="gold")

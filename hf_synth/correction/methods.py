@@ -1,9 +1,10 @@
-"""The methods of correction: which kinds of task each serves, and what it does, in one line each."""
+"""The methods of correction: which kinds of task each serves, what it does in one line, and its options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hf_synth.errors import TaskError
 from hf_synth.task.columns import Kind
@@ -26,6 +27,40 @@ class Described:
     kinds: tuple[Kind, ...]
     meaning: str
 
+
+@dataclass(frozen=True)
+class CorrectionOptions:
+    """How the labels of synthetic rows are corrected.
+
+    Args:
+        method: one of `DESCRIBED`, "llm_judge", or "auto".
+        audited: true labels of audited rows, by row id; an `Audited` if they were drawn with unequal probabilities.
+        coverage: share of gold rows whose conformal set must hold the truth, between 0 and 1. No sets when None.
+        coverage_by_class: cover the rows of each class at that rate.
+        seed: of folds, draws and models.
+
+    Raises:
+        TaskError: the coverage is no share, or is missing.
+    """
+
+    method: str = "auto"
+    audited: Mapping[str, int | str] | None = None
+    coverage: float | None = None
+    coverage_by_class: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.coverage_by_class and self.coverage is None:
+            raise TaskError("coverage_by_class needs a coverage: give one too, e.g. 0.9")
+        if self.coverage is not None and not 0 < self.coverage < 1:
+            raise TaskError(f"coverage is a share between 0 and 1, e.g. 0.9; got {self.coverage}")
+
+    def conformal(self) -> dict[str, Any]:
+        """Return the options of conformal sets, as keywords of `fit`, `decide` and `choose_method`."""
+        return {"coverage": self.coverage, "coverage_by_class": self.coverage_by_class}
+
+
+DEFAULTS = CorrectionOptions()
 
 DESCRIBED: Mapping[str, Described] = {
     "none": Described(_ALL, "every label stays as generated"),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from hf_synth.correction.correction import (
-    CorrectionOptions,
     Corrector,
     audited_labels_by_position,
     check_correction,
     correct_with_policy,
 )
+from hf_synth.correction.methods import DEFAULTS, CorrectionOptions
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import Estimate, estimate, generate
@@ -31,6 +32,15 @@ _GOOD = ("kept", "relabelled")
 _COUNTED = (*_GOOD, "dropped")
 
 
+class Correction(TypedDict, total=False):
+    """Keywords of `regenerate` that say how rows are corrected, as in `correct`."""
+
+    method: str
+    audited: Mapping[str, int | str] | None
+    coverage: float | None
+    coverage_by_class: bool
+
+
 def regenerate(
     task: Task,
     corrected: Dataset,
@@ -42,7 +52,7 @@ def regenerate(
     rounds: int = ROUNDS,
     prompt: Prompt | str | None = None,
     seed: int = 0,
-    **correction: Unpack[CorrectionOptions],
+    **correction: Unpack[Correction],
 ) -> Dataset:
     """Generate as many rows as correction dropped, and correct all rows together, in rounds.
 
@@ -72,8 +82,9 @@ def regenerate(
         >>> more.num_rows >= corrected.num_rows
         True
     """
-    options: Any = {"gold": gold, "exemplars": exemplars, "rounds": rounds, "prompt": prompt, "seed": seed}
-    return regenerate_with_policy(task, corrected, corrector, llm, **options, **correction)[0]
+    how: Any = {"gold": gold, "exemplars": exemplars, "rounds": rounds, "prompt": prompt}
+    options = CorrectionOptions(**correction, seed=seed)
+    return regenerate_with_policy(task, corrected, corrector, llm, **how, options=options)[0]
 
 
 def regenerate_with_policy(
@@ -86,9 +97,8 @@ def regenerate_with_policy(
     exemplars: Dataset,
     rounds: int = ROUNDS,
     prompt: Prompt | str | None = None,
-    seed: int = 0,
     progress: bool = False,
-    **correction: Unpack[CorrectionOptions],
+    options: CorrectionOptions = DEFAULTS,
 ) -> tuple[Dataset, Policy | None]:
     """Regenerate rows as `regenerate` does; return them and the policy of the last round, None without new rows."""
     from datasets import concatenate_datasets
@@ -99,10 +109,10 @@ def regenerate_with_policy(
     policy: Policy | None = None
     rows, wanted = corrected, _counts(task, corrected, _COUNTED)
     if wanted - _counts(task, rows, _GOOD):
-        check_correction(task, corrector, gold=gold, **correction)  # before any question is paid for
+        check_correction(task, corrector, gold=gold, options=options)  # before any question is paid for
         if task.kind == "single_label":
             usable = [i for i, status in enumerate(rows["label_status"]) if status in _COUNTED]
-            audited_labels_by_position(task, rows.select(usable), correction.get("audited"))
+            audited_labels_by_position(task, rows.select(usable), options.audited)
     for number in range(1, rounds + 1):
         missing = wanted - _counts(task, rows, _GOOD)
         if not missing:
@@ -111,7 +121,7 @@ def regenerate_with_policy(
             _LOG.warning("correction uses none of the rows (gold_only): more of them are not asked for")
             break
         n = _plan(task, _counts(task, rows, _COUNTED) + missing)
-        generated = generate(task, exemplars, llm, n, prompt=prompt, seed=seed, progress=progress)
+        generated = generate(task, exemplars, llm, n, prompt=prompt, seed=options.seed, progress=progress)
         fresh = generated.select(_new_rows(task, rows, generated, missing))
         if "kept" not in set(fresh["label_status"]):
             _LOG.warning("%d rows are missing, and the generator gave no new one for them", missing.total())
@@ -119,7 +129,7 @@ def regenerate_with_policy(
         features = _features_of_all(rows, generated.features)
         both = concatenate_datasets([rewrite_columns(part, {}, features) for part in (rows, fresh)])
         with shown(progress):
-            rows, policy = correct_with_policy(task, both, corrector, gold=gold, seed=seed, **correction)
+            rows, policy = correct_with_policy(task, both, corrector, gold=gold, options=options)
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
     return rows, policy
 

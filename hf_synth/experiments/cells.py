@@ -22,6 +22,7 @@ import numpy as np
 from hf_synth.correction.audited import select_audited
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.correction import correct_with_policy
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.baselines import frequency_baseline, zero_shot_baseline
 from hf_synth.evaluation.evaluation import Scores, evaluate, predict, score, truth
@@ -229,7 +230,7 @@ def _correct_rows(study: Study, job: Job) -> None:
         fit = trainer_fit(study.task, base_model=cell.corrector, args=study.args, **how)
     audited = select_audited(study.audited, rows["id"])
     corrected, policy = correct_with_policy(
-        study.task, rows, fit, gold=own, method=cell.labels, audited=audited or None, seed=cell.seed
+        study.task, rows, fit, gold=own, options=CorrectionOptions(cell.labels, audited=audited or None, seed=cell.seed)
     )
     facts: dict[str, Any] = {
         "policy": policy.to_json(),

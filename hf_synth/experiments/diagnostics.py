@@ -13,7 +13,7 @@ from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.demographics import UNKNOWN
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.groups import Group, Row, grouped, interval_text, mean_of, naming, short_name, with_interval
-from hf_synth.experiments.names import sized_name
+from hf_synth.experiments.names import metric_name, sized_name
 from hf_synth.reports.page import Section, Table, matrix_table
 from hf_synth.reports.plots import Bin, bar_plot, matrix_plot, reliability_plot
 from hf_synth.task.columns import REASONS
@@ -30,15 +30,18 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
     support = {label: scores["support"] for label, scores in json.loads(rows[0]["per_class"]).items()}
     order = sorted(support, key=lambda label: support[label])
     name, groups = naming(rows), grouped(rows)
-    lines, never = [], []
+    lines, finders = [], Counter[str]()
     for group, cells in sorted(groups.items()):
         runs = [json.loads(r["per_class"]) for r in cells]
         f1 = (f"{np.mean([run[label]['f1'] for run in runs]):.3f}" for label in order)
         lines.append([name(cells[0]), f"{group.gold_size:,}", *f1])
-        missed = [label for label in order if support[label] and not any(run[label]["recall"] for run in runs)]
-        about = sized_name(group.gold_size, name(cells[0]))
-        never += [f"{about}: {label}, 0 of {support[label] * len(runs):,} found" for label in missed]
+        finders.update(label for label in order if any(run[label]["recall"] for run in runs))
+    missed = [label for label in order if support[label] and finders[label] < len(groups)]
     plots, tables = [], []
+    if missed:
+        counts_of = [[label, support[label], f"{finders[label]} of {len(groups)}"] for label in missed]
+        caption = "Labels that a training mix never finds, in no run and no test row"
+        tables.append(Table(["label", "test rows", "found by training mixes"], counts_of, caption=caption))
     sizes = {g.gold_size for g in groups if g.strategy in MIXTURES} or {g.gold_size for g in groups if g.gold_size}
     size = min(sizes or {0})
     for strategies in (("gold",), MIXTURES):
@@ -53,7 +56,8 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
             tables.append(matrix_table(counts, task.labels, task.labels, corner=corner, caption=title))
     head = ["trained on", "gold", *(f"{label} ({support[label]} rows)" for label in order)]
     text = "Mean F1 of each label over seeds, the rarest first."
-    note = f"Some labels are never found. {'. '.join(never)}." if never else ""
+    counted = "1 label is" if len(missed) == 1 else f"{len(missed)} labels are"
+    note = f"{counted} never found by at least one training mix. The table shows how many mixes do." if missed else ""
     return Section("Rare classes", text, plots=plots, tables=[Table(head, lines), *tables], note=note)
 
 
@@ -74,12 +78,14 @@ def noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None:
             plots.append(matrix_plot(mean, task.labels, task.labels, title=title, simulated=mark, **axes))
             corner = "true label (estimated) / label"
             tables.append(matrix_table(mean, task.labels, task.labels, corner=corner, caption=title))
-    note = (
-        "These are estimates: they assume that corrector and generator err independently given the true label. After "
-        "correction the true label is estimated by the policy itself: that matrix shows how certain it is, not how "
-        "often it is right."
-    )
-    return Section("Noise before and after", plots=plots, tables=tables, note=note) if plots else None
+    note = "These are estimates: they assume that corrector and generator err independently given the true label."
+    if after:
+        note += (
+            " After correction the true label is estimated by the policy itself: that matrix shows how certain it is, "
+            "not how often it is right."
+        )
+    title = "Noise before and after" if after else "Noise before correction"
+    return Section(title, plots=plots, tables=tables, note=note) if plots else None
 
 
 def _corrections(rows: Sequence[Row]) -> list[Row]:
@@ -239,7 +245,16 @@ def subgroup_section(rows: Sequence[Row], metric: str) -> Section | None:
                 lines.append([name(cells[0]), f"{group.gold_size:,}", attribute, subgroup, *sizes_of, *means])
     if not lines:
         return None
-    head = ["trained on", "gold", "attribute", "subgroup", "test rows", "patients", metric, "minus all others"]
+    head = [
+        "trained on",
+        "gold",
+        "attribute",
+        "subgroup",
+        "test rows",
+        "patients",
+        metric_name(metric),
+        "minus all others",
+    ]
     text = "Means over seeds. Sex, age and race are read from columns of that name, else from the words of the notes."
     return Section("Subgroups", text, tables=[Table(head, lines)])
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction.augmentation import augment, trainable_rows
 from hf_synth.correction.correction import correct_with_policy
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.evaluation.evaluation import Scores, evaluate
@@ -106,6 +107,7 @@ def run(
     shown = gold["train"] if gold_size is None else subset(task, gold["train"], gold_size, seed=seed)
     n = len(shown)
     approved = _approve_edited_stages(out, say)
+    begin_step(STEPS[0])
     if "synthetic" in approved or ("corrected" in approved and (out / "synthetic" / MANIFEST).is_file()):
         rows = read_dataset(out / "synthetic")
     else:
@@ -124,7 +126,9 @@ def run(
         usable = sum(status != "rejected" for status in rows["label_status"][:])
         say(f"correcting {usable:,} synthetic rows with {n:,} gold rows ({method})")
         fit = trainer_fit(task, work_dir=out / "folds", **how)
-        corrected, policy = correct_with_policy(task, rows, fit, gold=shown, method=method, seed=seed)
+        corrected, policy = correct_with_policy(
+            task, rows, fit, gold=shown, options=CorrectionOptions(method, seed=seed)
+        )
         facts: dict[str, Any] = {"policy": policy.to_json(), "gold_rows": n, "gold_marks": gold_marks(task, shown)}
         facts |= {FOLLOWS: approved} if approved else {}
         write_stage(task, corrected, out / "corrected", stage="correct", **facts)

@@ -19,9 +19,9 @@ from hf_synth.errors import ColumnError, LLMError, OverlapError
 from hf_synth.experiments.leakage import text_digests
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.llm.local import LocalLLM
-from hf_synth.llm.questions import Answer, Chat, asked_of
+from hf_synth.llm.questions import Answer, Chat, access_of_llm, asked_of
 from hf_synth.task.access import overall_access
-from hf_synth.task.columns import access_of, strictest
+from hf_synth.task.columns import access_of
 from hf_synth.task.folders import read_manifest, write_stage
 from hf_synth.task.labels import Floats
 from hf_synth.task.task import Task
@@ -125,7 +125,7 @@ def ask(task: Task, judge: AnyJudge, gold: Dataset, *rows: Dataset, seed: int, f
             "function (own gold, seed) -> judge that takes them from there"
         )
     usage: dict[str, Any] = {}
-    handed_on = strictest(getattr(labeller, "access", "open"))
+    handed_on = access_of_llm(labeller)
     local = isinstance(labeller, LLMJudge) and labeller.logprobs and isinstance(labeller.llm, LocalLLM)  # no tokens out
     if isinstance(labeller, LLMJudge):  # a copy, whose figures are of these rows alone
         llm: Any = labeller.llm if local else _CountingChat(labeller.llm)

@@ -26,7 +26,7 @@ from hf_synth.experiments.groups import (
 )
 from hf_synth.experiments.names import metric_name, mix_name, sized_name
 from hf_synth.experiments.results import Results, Worth
-from hf_synth.experiments.study_verdict import REPAIR, mix_in_words, study_lead
+from hf_synth.experiments.study_verdict import REPAIR, study_lead, worth_in_words
 from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.reports.page import Section, Table, lead_markdown, markdown_table, write_report
 from hf_synth.reports.plots import Interval, Reference, Series, bar_plot, curve_plot, interval_plot
@@ -116,12 +116,14 @@ def worth_section(worths: Sequence[Worth]) -> Section | None:
         "The number of gold rows alone with the same score, read off the isotonic curve of gold alone of the same base "
         f"model. Intervals: a hierarchical bootstrap over {drawn}, for gold drawn from the same pool.{few}"
     )
-    lines = []
-    for w in worths:
-        sentence = w.equivalence.sentence(w.gold, w.synthetic, w.base_model, simulated=w.simulated)
-        power_law = "" if w.equivalence.power_law is None else f"{w.equivalence.power_law:,.0f}"
-        lines.append([mix_in_words(w.arm), sentence, power_law, w.equivalence.runs])
-    return Section("Gold equivalence", text, tables=[Table(["training mix", "worth", "by a power law", "runs"], lines)])
+    lines, laws = [], [w.equivalence.power_law for w in worths]
+    many, fitted = len({w.base_model for w in worths}) > 1, any(law is not None for law in laws)
+    for w, law in zip(worths, laws, strict=True):
+        words = [worth_in_words(w), *([w.base_model] if many else []), f"{w.synthetic:,}", str(w.equivalence)]
+        lines.append([*words, *(["" if law is None else f"{law:,.0f}"] if fitted else []), w.equivalence.runs])
+    head = ["training mix", *(["base model"] if many else []), "synthetic notes", "does as well as"]
+    head += [*(["by a power law"] if fitted else []), "runs"]
+    return Section("Gold equivalence", text, tables=[Table(head, lines)])
 
 
 def arm_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = None) -> Section:
@@ -285,10 +287,10 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
     for w in worths:
         c = w.costs
         ends = c.notes_ci95
-        sign, bound = (">= ", ", at least") if c.at_least else ("<= ", ", at most") if c.at_most else ("", "")
+        sign, bound = ("≥ ", ", at least") if c.at_least else ("≤ ", ", at most") if c.at_most else ("", "")
         lines.append(
             [
-                mix_in_words(w.arm),
+                worth_in_words(w),
                 f"{sign}{c.notes:,.0f} ({f'{ends[0]:,.0f} to {ends[1]:,.0f}' if ends else 'no interval'})",
                 f"{c.minutes / 60:,.1f}",
                 f"{c.saved_usd:,.0f}",
@@ -299,10 +301,10 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
                 "not known" if c.spent_usd is None else f"{c.spent_usd:,.2f}",
             ]
         )
-        intervals.append(Interval(mix_in_words(w.arm) + bound, c.notes, *(ends or (_NAN, _NAN))))
+        intervals.append(Interval(worth_in_words(w) + bound, c.notes, *(ends or (_NAN, _NAN))))
     head = ["training mix", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens of prompts + answers"]
     head += ["CPU hours", *(["GPU hours"] if on_gpus else []), "$ spent"]
-    names, spent = [mix_in_words(w.arm) for w in worths], [w.costs.spent for w in worths]
+    names, spent = [worth_in_words(w) for w in worths], [w.costs.spent for w in worths]
     tokens = {"prompts": [s.prompt_tokens for s in spent], "answers": [s.completion_tokens for s in spent]}
     minutes = {"of cores": [60 * s.cpu_hours for s in spent], "of GPUs": [60 * s.gpu_hours for s in spent]}
     notes, time = "gold notes, 95% CI; below 0 a loss", "Computing time of correction and training"

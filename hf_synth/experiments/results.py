@@ -66,12 +66,14 @@ class Worth:
 
     Args:
         arm: the mixture.
-        gold: its gold rows.
+        gold: its gold budget: every different gold text, and every other label that a person gave.
         synthetic: its synthetic rows, the mean over runs.
         base_model: whose learning curve of gold alone was used.
         equivalence: number of gold rows alone with the same score.
         costs: costs, and labelling saved.
         simulated: whether notes or generator are artificial.
+        size: its gold rows, by which it is named; 0 where only the budget is known.
+        score: the mean over runs.
     """
 
     arm: str
@@ -81,9 +83,13 @@ class Worth:
     equivalence: Equivalence
     costs: CostBenefit
     simulated: bool
+    size: int = 0
+    score: float = 0.0
 
     def __str__(self) -> str:
-        sentence = self.equivalence.sentence(self.gold, self.synthetic, self.base_model, simulated=self.simulated)
+        sentence = self.equivalence.sentence(
+            self.size or self.gold, self.synthetic, self.base_model, simulated=self.simulated
+        )
         return f"{sentence} [{self.arm}]"
 
 
@@ -311,6 +317,8 @@ def equivalences(out: Path, rows: Sequence[Row], metric: str, rates: Rates | Non
                 equivalence=equivalence,
                 costs=cost_benefit(equivalence, gold, _spent(cells), rates),
                 simulated=any(row["simulated"] for row in cells),
+                size=group.gold_size,
+                score=mean_of(cells, metric),
             )
         )
     return worths

@@ -22,6 +22,11 @@ def mix_in_words(arm: str) -> str:
     return mix_name(first) + comma + rest
 
 
+def worth_in_words(worth: Worth) -> str:
+    """Return the name of a mix with its gold rows: "40 gold + corrected (posterior), ratio 1, simulator"."""
+    return sized_name(worth.size or worth.gold, mix_in_words(worth.arm))
+
+
 def study_lead(results: Results, *, repair: tuple[str, str] = REPAIR) -> Lead:
     """Return what the report of an experiment says first.
 
@@ -50,8 +55,8 @@ def _failure_reasons(failed: Sequence[Row]) -> str:
 
 # --- by gold equivalence ----------------------------------------------------------------------------------------------
 def best_worth(worths: Sequence[Worth]) -> Worth:
-    """Return the mix that is worth most for its gold, by the estimate."""
-    return max(worths, key=lambda w: w.equivalence.rows / max(1, w.gold))
+    """Return the mix that is worth most for its gold, by the estimate; of several that are equal the best score."""
+    return max(worths, key=lambda w: (w.equivalence.rows / max(1, w.gold), w.score))
 
 
 def judge_mix(worth: Worth) -> tuple[str, State]:
@@ -67,12 +72,18 @@ def judge_mix(worth: Worth) -> tuple[str, State]:
 def _worth_verdict(worths: Sequence[Worth]) -> tuple[str, State, list[str]]:
     best = best_worth(worths)
     e, (head, state) = best.equivalence, judge_mix(best)
-    about = f"{best.gold:,} gold + {best.synthetic:,} synthetic notes do as well as {e}"
+    size = best.size or best.gold
+    as_well = f"do as well as {e}"
+    if e.below:
+        as_well = f"score below {e.sizes[0]:,} gold rows alone, the fewest that were measured"
+    about = f"{size:,} gold + {best.synthetic:,} synthetic notes {as_well}"
     if best.arm.startswith("synthetic"):
-        about = f"{best.synthetic:,} synthetic notes alone, made with {best.gold:,} gold, do as well as {e}"
+        about = f"{best.synthetic:,} synthetic notes alone, made with {size:,} gold, {as_well}"
     points = [f"This mix is {mix_in_words(best.arm)}, for the base model {best.base_model}."]
     if len(worths) > 1:
         points.append(f"It is the best of {len(worths)} mixes by their estimates, so its own is probably too high.")
+    if best.gold < size:
+        points.append(f"The {size:,} gold rows hold {best.gold:,} different texts, which the gold budget counts.")
     if e.low is None:
         points.append(f"{e.runs} runs of each mix are too few for an interval: the difference may be chance.")
     return f"{head}: {about}.", state, points
@@ -84,7 +95,7 @@ def _worth_tiles(worths: Sequence[Worth]) -> list[Tile]:
     best = best_worth(worths)
     e, state = best.equivalence, judge_mix(best)[1]
     bound = "≥ " if e.beyond else "≤ " if e.below else ""
-    about = f"gold notes do as well as {best.gold:,} gold + {best.synthetic:,} synthetic"
+    about = f"gold notes alone score as {best.size or best.gold:,} gold + {best.synthetic:,} synthetic"
     return [Tile(f"{bound}{e.rows:,.0f}", about, e.interval(), "" if state == "unsure" else state)]
 
 

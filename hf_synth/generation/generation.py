@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError, LLMError
 from hf_synth.generation.gates import Gates
 from hf_synth.generation.mending import FACT_ROUNDS, Mending
+from hf_synth.generation.no_row import why_no_row
 from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_balance, share_rows
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.generation.rows import rows_from_answers, usage_of
-from hf_synth.llm.calls import CAUSES
 from hf_synth.llm.journal import default_journal
 from hf_synth.llm.questions import Answer, Chat, access_of_llm, asked_of
 from hf_synth.privacy.repetition import Seen
@@ -42,16 +42,6 @@ _LOG = logging.getLogger(__name__)
 _MOST_CALLS = 3  # most calls, as a multiple of those needed if every answer were good
 _HOPELESS = 50  # calls in a row without an answer
 _TOGETHER = 32  # answers that the gates look at together
-_LOOK = "look at an answer with `hf-synth journal show PATH KEY --text`"
-_ADVICE = {  # what to do where all rows were rejected for a reason
-    "empty": "a model that thinks may need a higher limit of tokens: raise max_tokens, then run the same command again",
-    "thinking": "or have the model think less, where it can (e.g. --sampling reasoning_effort=low)",
-    "truncated": "raise --max-tokens (max_tokens), or ask for fewer notes a call",
-    "unparsable": f"the model does not keep to the form: {_LOOK}, or take another model",
-    "unknown_label": f"the model gives other labels: {_LOOK}, or take another model",
-    "refusal": "the endpoint declines these prompts: take another model, or a local one",
-    "budget": "not one call fits into the budget: raise it",
-}
 _GROUP = 1_000  # rows converted to Arrow at once
 _LENGTH = 800  # characters of a note where there is no gold
 _CHARACTERS = 4  # characters of a token in English, roughly
@@ -374,12 +364,8 @@ def check_some(rows: Dataset, figures: Mapping[str, Any] | None = None) -> None:
         return
     if any(status != "rejected" for status in rows["label_status"][:]):
         return
-    reason, count = Counter(rows["reason"][:]).most_common(1)[0]
-    failures = Counter((figures or {}).get("failures", {}))
-    code = failures.most_common(1)[0][0] if failures else ""
-    cause = f"no answer came ({code})" if reason == "llm_error" and code else REASONS[reason]
-    advice = CAUSES.get(code, "") if reason == "llm_error" else _ADVICE.get(reason, "")
-    raise LLMError(f"no note was made: {cause}, {count:,} of {len(rows):,} times" + (f"; {advice}" if advice else ""))
+    cause = why_no_row(rows["reason"][:], (figures or {}).get("failures", {}))
+    raise LLMError(f"no note was made: {cause}")
 
 
 # --- cost estimate --------------------------------------------------------------------------------------------------

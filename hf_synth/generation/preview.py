@@ -6,6 +6,7 @@ run goes on from there, and no answer is paid for twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.generation.gates import Gates
 from hf_synth.generation.generation import estimate, prepare, settings_of
+from hf_synth.generation.no_row import why_no_row
 from hf_synth.generation.plan import Balance, Call
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.generation.rows import entries_of
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 KEPT = "kept"
+_REASON = {sentence: reason for reason, sentence in REASONS.items()}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,15 @@ class Preview:
     def kept(self) -> int:
         """The number of good rows of the preview."""
         return sum(verdict == KEPT for one in self.calls for _, verdict in one.entries)
+
+    @property
+    def cause(self) -> str:
+        """Why no row was kept, and what to do; "" where one was kept."""
+        if self.kept:
+            return ""
+        reasons = [_REASON[verdict] for one in self.calls for _, verdict in one.entries]
+        failures = Counter(one.answer.code for one in self.calls if one.answer.status == "error")
+        return why_no_row(reasons, failures) if reasons else "no call was made"
 
     def figures(self) -> dict[str, Any]:
         """Return the numbers of the preview, without any text."""

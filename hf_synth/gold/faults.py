@@ -67,9 +67,9 @@ class Faults:
     def _lines(self, problem: str) -> str:
         numbers, count = self._numbers[problem], self._counts[problem]
         what, first = line_of(self.file, numbers[0])
-        lines = [f"{line_of(self.file, n)[1]:,}" for n in numbers]
+        lines = [line_of(self.file, n)[1] for n in numbers]
         more = f" and {count - len(numbers):,} more" if count > len(numbers) else ""
-        return f"{what}{'s' if count > 1 else ''} {', '.join(lines)}{more}" if count > 1 else f"{what} {first:,}"
+        return f"{what}{'s' if count > 1 else ''} {', '.join(lines)}{more}" if count > 1 else f"{what} {first}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Columns without a name, rows without content and repeated header lines hold no data and are left out. A row with too
 many or too few fields is a fault, not a shifted column. Rows are numbered so that row n stands in line n + 1 of a
-spreadsheet, which counts blank lines and takes a cell with line breaks for one line.
+spreadsheet, which counts blank lines and takes a cell with line breaks for one line. Where the row begins on another
+line of a CSV file, as an editor shows it, its number knows that line too (`RowOnLine`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import logging
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date, time
 from typing import Any
 
-from hf_synth.errors import MissingExtraError, RowError
+from hf_synth.errors import MissingExtraError, RowError, RowOnLine
 from hf_synth.gold.faults import Batch, Faults
 from hf_synth.gold.readers import open_text
 from hf_synth.gold.sources import SourceFile
@@ -49,7 +50,8 @@ def csv_batches(source: SourceFile, faults: Faults, needed: Collection[str] | No
     with open_text(source) as stream:
         if marked:
             stream.readline()
-        yield from _sheet_batches(source, csv.reader(stream, delimiter=delimiter, strict=True), faults, needed)
+        records = csv.reader(stream, delimiter=delimiter, strict=True)
+        yield from _sheet_batches(source, records, faults, needed, lambda: records.line_num + marked)
 
 
 def _delimiter(source: SourceFile) -> tuple[str, bool]:
@@ -87,12 +89,22 @@ def _fit(sample: str, delimiter: str) -> tuple[bool, float, int]:
 
 
 def _sheet_batches(
-    source: SourceFile, records: Iterator[Sequence[Any]], faults: Faults, needed: Collection[str] | None
+    source: SourceFile,
+    records: Iterator[Sequence[Any]],
+    faults: Faults,
+    needed: Collection[str] | None,
+    line: Callable[[], int] | None = None,
 ) -> Iterator[Batch]:
-    """Yield the rows below the header of a sheet; `records` are the rows of the sheet, the header among them."""
-    sheet = _Sheet(source, needed)
+    """Yield the rows below the header of a sheet.
+
+    Args:
+        records: the rows of the sheet, the header among them.
+        line: returns the line of the file on which the last row ended; None where a file has no lines.
+    """
+    sheet = _Sheet(source, needed, line)
     try:
-        for sheet.number, first in enumerate(records):
+        for number, first in enumerate(records):
+            sheet.number = number
             if not _is_blank(first):
                 break
         else:
@@ -100,9 +112,9 @@ def _sheet_batches(
         sheet.name_columns([_name(cell) for cell in first])
         yield from sheet.batches(records, faults)
     except csv.Error as error:
-        faults.add(sheet.number + 1, _quoting(error))
+        faults.add(sheet.next_number(), _quoting(error))
     except UnicodeError:
-        faults.add(sheet.number + 1, "is no text in the encoding of the file's start; convert the file to UTF-8")
+        faults.add(sheet.next_number(), "is no text in the encoding of the file's start; convert the file to UTF-8")
 
 
 @functools.lru_cache(maxsize=256)  # a table is read several times in one command
@@ -139,9 +151,12 @@ def _is_blank(cells: Sequence[Any]) -> bool:
 class _Sheet:
     """The rows of a CSV file or a spreadsheet, below its header."""
 
-    def __init__(self, source: SourceFile, needed: Collection[str] | None) -> None:
-        self.source, self.needed = source, needed
+    def __init__(
+        self, source: SourceFile, needed: Collection[str] | None, line: Callable[[], int] | None = None
+    ) -> None:
+        self.source, self.needed, self._line = source, needed, line
         self.number = 0  # of the row that was read last: its line in a spreadsheet minus 1
+        self._ended = 0  # line of the file on which the row before it ended
         self.repeats = 0  # lines that repeat the header
 
     def name_columns(self, header: list[str]) -> None:
@@ -173,8 +188,11 @@ class _Sheet:
         rows: list[Sequence[Any]] = []
         numbers: list[int] = []
         size, first = 0, True
+        self._ended = 0 if self._line is None else self._line()
         for row in records:
-            self.number += 1
+            self.number = self.next_number()
+            if self._line is not None:
+                self._ended = self._line()
             if first and not _is_blank(row):
                 self._check_title(row)
                 first = False
@@ -195,6 +213,12 @@ class _Sheet:
             yield self._batch(rows, numbers)
         if self.repeats:
             _warn_of_repeats(self.source, self.repeats)
+
+    def next_number(self) -> int:
+        """Return the number of the row after the one that was read last."""
+        number = int(self.number) + 1
+        same = self._line is None or self._ended == number
+        return number if same else RowOnLine(number, self._ended + 1)
 
     def _batch(self, rows: list[Sequence[Any]], numbers: list[int]) -> Batch:
         columns = list(zip(*rows, strict=True))

@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol, Self
 
 from hf_synth.errors import LLMError
 from hf_synth.llm.journal import NO_ANSWER, Entry
-from hf_synth.task.columns import Access, strictest
+from hf_synth.task.access import held_access
+from hf_synth.task.columns import Access
 
 Status = Literal["ok", "refusal", "truncated", "error"]
 Messages = Sequence[Mapping[str, str]]
@@ -115,8 +116,11 @@ class Chat(Protocol):
 
 
 def access_of_llm(llm: object) -> Access:
-    """Return the access that an LLM, or a judge, hands on to what it writes; open for one that says nothing of it."""
-    return strictest(getattr(llm, "access", "open"))
+    """Return the access that an LLM, or a judge, hands on to what it writes; open for one that says nothing of it.
+
+    A subclass or a wrapper is at least as strict as every LLM that it holds (`held_access`).
+    """
+    return held_access(llm)
 
 
 def answer_of(entry: Entry, *, cached: bool) -> Answer:

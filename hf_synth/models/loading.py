@@ -17,8 +17,10 @@ from typing import Any
 
 from hf_synth.errors import ModelError, did_you_mean
 from hf_synth.models.base_models import BASE_MODELS, Pretrained, packaged_model
+from hf_synth.reports.progress import stage
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
+_OF_FOLD = re.compile(r"fold-[0-9a-f]+")  # a folder of `trainer_fit`
 _PID = os.getpid()  # of the process that imported this module
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -149,7 +151,8 @@ def load_network(kind: Any, model: str | Path, **options: Any) -> tuple[Any, lis
         raise ModelError(f"model {str(model)!r} holds no weights (.safetensors)")
     options |= {"trust_remote_code": False, "weights_only": True, "dtype": torch.float32}
     try:
-        with quiet():
+        name = "a model of a fold" if _OF_FOLD.fullmatch(Path(model).name) else Path(model).name
+        with quiet(), stage(f"loading {name}"):
             network, info = kind.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:
         raise ModelError(f"model {str(model)!r} cannot be loaded ({type(error).__name__})") from None

@@ -3,8 +3,8 @@
 Four questions, each answered in time linear in the text, some thousand rows at a time:
 
 - *Does it contain gold?* Synthetic rows are compared with an index of the windows of words and letters of gold
-  (`overlap`), short ones as a whole (`short_texts`) and all together (`pieces`). What three or more groups of gold
-  (patients, notes) share is boilerplate and does not count.
+  (`overlap`), and with the order of its rarer words (`skip_grams`); short ones as a whole (`short_texts`) and all
+  together (`pieces`). What three or more groups of gold (patients, notes) share is boilerplate and does not count.
 - *Is it nearer to gold than it should be?* On a sample, compared with gold that the generator never saw (`closeness`).
 - *Does it name a person?* Patterns (`identifiers`) find what has a form; a finder of the user's own may find more.
   Patterns do not find names or places: a clean audit is not de-identification.
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-# Lower limits for the exemplars of a row's own prompt: chance matches with so few notes are rare.
-_ECHO_RUN, _ECHO_SHARE, _ECHO_LETTERS = 14, 0.15, 40
 _REFUSAL = re.compile(
     r"(?i)\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)|\bi(?:['’]m| am) an ai\b"
     r"|\A\W*(?:i(?:['’]m| am) (?:very |so )?sorry|sorry,|i apologi[sz]e)"
@@ -320,6 +318,8 @@ class _Scan:
             self._repeats.take_over(block)
             self._pieces.take_over(block, begin)
             if self.index is not None:
+                if any(f"reach_{name}" not in block.column_names for name in Reach._fields):
+                    raise ColumnError("a block is of another version of hf_synth; audit again in an empty folder")
                 self._reaches.append(Reach(*(np.asarray(block[f"reach_{name}"]) for name in Reach._fields)))
             begin += len(block)
         self._measured = begin
@@ -443,9 +443,9 @@ def _echoes(scan: _Scan, synthetic: Dataset, gold: Sequence[Dataset]) -> Iterato
             pairs = zip(part["id"], _groups(part, p), strict=True)
             number |= {str(id): scan.index.groups[group] for id, group in pairs if group in scan.index.groups}
     reach = scan.reach()
-    close = (reach.runs >= _ECHO_RUN) | ((reach.letter_share > _ECHO_SHARE) & (reach.letters >= _ECHO_LETTERS))
-    for i in np.flatnonzero(close & (reach.group >= 0)).tolist():
-        if any(number.get(str(id)) == reach.group[i] for id in synthetic[i]["seed_ids"] or ()):
+    echoed = reach.echoed()
+    for i in np.flatnonzero((echoed >= 0).any(1)).tolist():
+        if not {number.get(str(id), -1) for id in synthetic[i]["seed_ids"] or ()}.isdisjoint(set(echoed[i]) - {-1}):
             yield i
 
 

@@ -28,7 +28,8 @@ FLAGS: dict[str, str] = {
     "copy_of_gold": "one of its texts has the words of a text of gold; of long texts in any order",
     "copied_span": f"{MAX_RUN} words or {MAX_LETTER_RUN} letters in a row occur in gold of one patient or note",
     "near_copy": f"more than {MAX_CONTAINMENT:.0%} of its {WINDOW}-word windows, or much of its letters, occur in gold "
-    "of one patient or note; or a short text in it is nearly one of gold",
+    "of one patient or note; or a short text in it is nearly one of gold; or its rarer words follow each other "
+    "as in a row of gold, whatever stands between them",
     "piece_of_gold": "it is a piece of a text of gold, of which short rows together contain most",
     "canary": "it contains a canary that was planted in gold",
     "exemplar_echo": "it copies an exemplar of its own prompt",

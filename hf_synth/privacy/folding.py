@@ -30,6 +30,7 @@ Numbers = npt.NDArray[np.int32]
 
 _WORD = re.compile(r"[^\W_]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_CUT = re.compile(r"(?<=[A-Za-z])-\s+(?=[A-Za-z])")  # the hyphen at the end of a line
 
 # Letters that look like Latin ones (after the shapes in Unicode's confusables, the ones met in running text).
 _LOOK_ALIKE = str.maketrans(
@@ -45,7 +46,7 @@ _ATTRIBUTE = r"\s+[\w-]+=(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s<>\"']+)"
 _ESCAPES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (
         "<",
-        re.compile(rf"<(?:!--.{{0,200}}?--|/?(?:{_FORMS})(?:{_ATTRIBUTE}){{0,20}}\s?/?)>", re.IGNORECASE),
+        re.compile(rf"<(?:!--.{{0,200}}?--|/?(?:{_FORMS})(?:{_ATTRIBUTE}){{0,20}}\s?/?)>", re.IGNORECASE | re.DOTALL),
         lambda _: " ",
     ),
     (
@@ -60,8 +61,10 @@ _ESCAPES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...
     ),
     ("\\", re.compile(r"(?<!\\)\\+(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|[nrt])"), lambda match: _of_json(match)),
 )
+_HIDDEN = re.compile(r"<!--(.*)-->\Z|=(\"[^\"]*\"|'[^']*'|[^\s>\"']+)", re.DOTALL)  # in a tag of HTML
 _TIMES = 3  # escapes of one kind may be escaped as another
 _TAGS = {0xE0000 + c: c for c in range(0x20, 0x7F)}  # invisible letters, which stand for ASCII
+_HYPHENS = "\u2010\u2011\u2012\u2043\u2212"
 _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")  # letters by name that are invisible
 
 
@@ -79,15 +82,25 @@ def fold(text: str) -> str:
 
 
 def resolve_escapes(text: str) -> str:
-    """Leave out tags of HTML, and resolve escapes (`&nbsp;`, `\\u00e4`, `%20`) and invisible letters."""
+    """Take out tags of HTML, and resolve escapes (`&nbsp;`, `\\u00e4`, `%20`) and invisible letters.
+
+    What tags and comments of HTML hold comes at the end, where it parts no words and is compared like other text.
+    """
     for _ in range(_TIMES):
         before = text
         for sign, pattern, plain in _ESCAPES:
             if sign in text:
-                text = pattern.sub(plain, text)
+                hidden = _hidden_in(pattern, text) if sign == "<" else ""
+                text = pattern.sub(plain, text) + hidden
         if text == before:
             break
     return text if text.isascii() else text.translate(_TAGS)
+
+
+def _hidden_in(tags: re.Pattern[str], text: str) -> str:
+    """Return what tags hold that a browser does not show: comments, and the values of attributes."""
+    found = (part for tag in tags.findall(text) for hidden in _HIDDEN.findall(tag) for part in hidden if part)
+    return "".join(f" {part}" for part in found)
 
 
 def _of_html(match: re.Match[str]) -> str:
@@ -107,7 +120,9 @@ def _plain(character: str) -> str:
     """Return one character in plain ones: a space where there are none, "" where it is invisible."""
     plain = []
     for c in unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", character).translate(_LOOK_ALIKE).casefold()):
-        if c in _BLANK or unicodedata.category(c) in ("Mn", "Me", "Cf"):
+        if c in _HYPHENS:
+            plain.append("-")
+        if c in _HYPHENS or c in _BLANK or unicodedata.category(c) in ("Mn", "Me", "Cf"):
             continue
         c = c.translate(_LOOK_ALIKE)
         digit = unicodedata.decimal(c, None)
@@ -184,7 +199,7 @@ class Units:
     @classmethod
     def of(cls, texts: Sequence[str]) -> Units:
         """Concatenate texts; pass some megabytes at a time to keep the arrays small."""
-        parts = [fold(t).encode("utf-8", "surrogatepass") for t in texts]
+        parts = [_uncut(fold(t)).encode("utf-8", "surrogatepass") for t in texts]
         lengths = np.fromiter(map(len, parts), np.int64, len(parts)) + 1
         codes = _CODES[np.frombuffer(b"\0".join([*parts, b""]), np.uint8)]
         unit = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
@@ -233,6 +248,11 @@ class Units:
         total = np.concatenate((np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)))
         place = np.searchsorted(self.word_unit, np.arange(self.n + 1))
         return total[place[1:]] - total[place[:-1]]
+
+
+def _uncut(text: str) -> str:
+    """Join words that a hyphen at the end of a line cuts."""
+    return _CUT.sub("", text) if "-" in text else text
 
 
 def _windows(values: Hashes, unit: Numbers, size: int) -> tuple[Hashes, Bools]:

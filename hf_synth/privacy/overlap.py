@@ -3,28 +3,27 @@
 Windows of WINDOW words give figures that a person can check: the longest run of gold's words, and the share of a text's
 windows that occur in gold (containment). Windows of LETTERS letters, without the spaces, signs and digits between them,
 match despite hyphens, other numbers, and words that were joined or split. Overlap is exact, in linear time.
-Texts with too few windows are compared as a whole (`short_texts`).
+Texts with too few windows are compared as a whole (`short_texts`), disguised copies by skip-grams (`skip_grams`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from hf_synth.privacy.folding import Bools, Hashes, Numbers, Row, Units, scramble
-from hf_synth.privacy.short_texts import LONGEST, SHARED_GROUPS, ShortTexts, Words, changes
+from hf_synth.privacy.short_texts import LONGEST, ShortTexts, Words, changes
+from hf_synth.privacy.skip_grams import SkipGrams
+from hf_synth.privacy.windows import BOILERPLATE_GROUPS, Windows, most_owned
 from hf_synth.task.labels import Floats, Ints
 
 # Eight words in a row seldom recur by chance outside set phrases; shorter windows flag plain wording.
 WINDOW = 8
 # About five words, so that short sentences in another order still match.
 LETTERS = 24
-# A window that three patients share is boilerplate.
-BOILERPLATE_GROUPS = SHARED_GROUPS
 
 # Limits for copies. They were measured on clean texts and copies of the artificial clinic, of nonsense words between
 # set phrases, and of MTS-Dialog (`benchmarks/audit.py` measures them again).
@@ -45,6 +44,9 @@ FEW_GROUPS = 50
 # few letters, texts that share a form overlap by chance more than other texts do.
 FEW_WORDS, FEW_WORDS_OF_ROW = 24, 12
 MAX_CONTAINMENT_OF_FEW = 0.70
+# Lower limits for the exemplars of a row's own prompt: chance matches with so few notes are rare.
+ECHO_RUN, ECHO_SHARE, ECHO_LETTERS = 14, 0.15, 40
+ECHO_LINKED, ECHO_LINKED_SHARE = 5, 0.35
 
 _CHUNK, _CHUNK_CHARACTERS = 2_000, 2_000_000  # rows in memory at once
 _Item = TypeVar("_Item")
@@ -68,6 +70,10 @@ class Reach(NamedTuple):
         same: (N,) whether the row, or a text in it, has the words of a text of gold. Short texts that three groups
             share do not count; in longer ones the order of the words does not.
         alike: (N,) whether a text of the row is nearly a short text of gold, or lies in one of gold.
+        linked: (N,) number of words that are linked to one row of gold (`skip_grams`).
+        linked_share: (N,) their share of the words that could be.
+        linked_group: (N,) number of the group of that row; -1 for none.
+        disguised: (N,) whether most of the row, or much of a longer one, is linked to one row of gold.
         words: (N,) number of words.
     """
 
@@ -81,6 +87,10 @@ class Reach(NamedTuple):
     group: Ints
     same: Bools
     alike: Bools
+    linked: Ints
+    linked_share: Floats
+    linked_group: Ints
+    disguised: Bools
     words: Ints
 
     def spans(self) -> Bools:
@@ -93,68 +103,16 @@ class Reach(NamedTuple):
         words = (self.share > MAX_CONTAINMENT) & (self.matches >= MIN_MATCHES)
         limit = np.where(self.words < FEW_WORDS, MAX_CONTAINMENT_OF_FEW, MAX_CONTAINMENT)
         letters = (self.letter_share > limit) & (self.letters >= MIN_LETTERS)
-        near: Bools = words | letters | self.pieces | self.alike
+        near: Bools = words | letters | self.pieces | self.alike | self.disguised
         return near
 
-
-class _Table:
-    """Windows of gold by hash, with the groups of the rare ones; windows of many groups are boilerplate.
-
-    The sorted hashes are spread evenly: their first bits lead to a bucket, so that a search takes a step or two. The
-    table is built in SLICES of the hashes, of which one at a time is sorted: sorting all at once would take three times
-    the memory of the table.
-    """
-
-    SLICES = 16  # a power of 2
-
-    def __init__(self, windows: list[tuple[Hashes, Numbers]]) -> None:
-        """Build the table from hashes and groups of windows in any order; the list is emptied meanwhile."""
-        place = np.uint64(64 - (self.SLICES - 1).bit_length())
-        slices = [(hashes >> place).astype(np.uint8) for hashes, _ in windows]
-        hashes, owners, self.boilerplate = [], [], 0
-        for k in range(self.SLICES):
-            parts = [(h[at == k], g[at == k]) for (h, g), at in zip(windows, slices, strict=True)]
-            found, owner, shared = _owned(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-            hashes.append(found)
-            owners.append(owner)
-            self.boilerplate += shared
-        windows.clear()
-        self._hashes = np.concatenate(hashes)
-        hashes.clear()
-        self._owners = np.concatenate([*owners, np.full((1, BOILERPLATE_GROUPS - 1), -1, np.int32)])
-        owners.clear()
-        bits = max(4, (2 * len(self._hashes)).bit_length())
-        self._shift = np.uint64(64 - bits)
-        self._starts = self._bucket_starts(1 << bits)
-
-    def _bucket_starts(self, n: int) -> Numbers:
-        """Return where each of n buckets begins among the sorted hashes, (n + 1,)."""
-        starts = np.zeros(n + 1, np.int32)
-        size = n // self.SLICES
-        firsts = np.arange(self.SLICES, dtype=np.uint64) * np.uint64(size) << self._shift
-        begins = [*np.searchsorted(self._hashes, firsts).tolist(), len(self._hashes)]
-        for k, (begin, end) in enumerate(pairwise(begins)):
-            bucket = (self._hashes[begin:end] >> self._shift).astype(np.int64) - k * size
-            counts = np.bincount(bucket, minlength=size)
-            starts[1 + k * size : 1 + (k + 1) * size] = begin + np.cumsum(counts)
-        return starts
-
-    def find(self, hashes: Hashes, valid: Bools) -> tuple[Bools, Bools, Ints]:
-        """Return masks of the rare windows and of boilerplate, (W,), and the groups of the rare ones, (R, 2)."""
-        bucket = hashes >> self._shift
-        place, end = self._starts[bucket], self._starts[bucket + np.uint64(1)]
-        entries = np.full(len(hashes), -1, np.int32)
-        left = np.flatnonzero(valid & (place < end))
-        while len(left):
-            current = place[left]
-            hit = self._hashes[current] == hashes[left]
-            entries[left[hit]] = current[hit]
-            left = left[~hit]
-            place[left] += 1
-            left = left[place[left] < end[left]]
-        owners = self._owners[entries]
-        rare = (entries >= 0) & (owners[:, 0] >= 0)
-        return rare, (entries >= 0) & ~rare, owners[rare].astype(np.int64)
+    def echoed(self) -> Ints:
+        """Return the groups of gold that a row echoes if they were in its prompt, (N, 2); -1 for none."""
+        letters = (self.letter_share > ECHO_SHARE) & (self.letters >= ECHO_LETTERS)
+        close = (self.runs >= ECHO_RUN) | letters
+        linked = (self.linked >= ECHO_LINKED) & (self.linked_share >= ECHO_LINKED_SHARE)
+        groups = np.where(close, self.group, -1), np.where(linked, self.linked_group, -1)
+        return np.stack(groups, 1)
 
 
 @dataclass(frozen=True)
@@ -168,14 +126,16 @@ class Index:
         words: windows of words.
         letters: windows of letters.
         short: short texts.
+        skip_grams: skip-grams of the rarer words.
     """
 
     groups: dict[str, int] = field(repr=False)
     copies: Hashes = field(repr=False)
     shared: Hashes = field(repr=False)
-    words: _Table = field(repr=False)
-    letters: _Table = field(repr=False)
+    words: Windows = field(repr=False)
+    letters: Windows = field(repr=False)
     short: ShortTexts = field(repr=False)
+    skip_grams: SkipGrams = field(repr=False)
 
     @classmethod
     def of(cls, rows: Iterable[tuple[str, Row]]) -> Index:
@@ -188,6 +148,10 @@ class Index:
         short_groups: list[Ints] = [np.zeros(0, np.int64)]
         none = np.zeros(0, np.uint64), np.zeros(0, np.int32)
         words, letters = [none], [none]
+        plain: list[tuple[Hashes, Numbers]] = []
+        row_of: list[Ints] = [np.zeros(0, np.int64)]
+        group_of_row: list[Ints] = [np.zeros(0, np.int64)]
+        texts_before = rows_before = 0
         for chunk in _chunks(rows, lambda item: item[1]):
             texts, owner = _texts([row for _, row in chunk])
             numbers = np.array([groups.setdefault(group, len(groups)) for group, _ in chunk], np.int64)[owner]
@@ -203,11 +167,18 @@ class Index:
                 if key not in seen:
                     seen.add(key)
                     fresh[i] = True
+            single = fresh[units.word_unit] & ~units.numbers
+            plain.append((units.words[single], units.word_unit[single] + np.int32(texts_before)))
+            row_of.append(owner + rows_before)
+            group_of_row.append(np.array([groups[group] for group, _ in chunk], np.int64))
+            texts_before, rows_before = texts_before + len(texts), rows_before + len(chunk)
             words.append(_gold_windows(*units.windows(WINDOW), units.word_unit, numbers, fresh))
             letters.append(_gold_windows(*units.letter_windows(LETTERS), units.letter_unit, numbers, fresh))
         known = _known(np.concatenate(copies), np.concatenate(owners))
         short_texts = ShortTexts.of(Words.joined(short), np.concatenate(short_groups))
-        return cls(groups, *known, _Table(words), _Table(letters), short_texts)
+        word_windows, letter_windows = Windows(words), Windows(letters)
+        skip_grams = SkipGrams.of(plain, np.concatenate(row_of), np.concatenate(group_of_row))
+        return cls(groups, *known, word_windows, letter_windows, short_texts, skip_grams)
 
     @property
     def boilerplate(self) -> int:
@@ -240,39 +211,38 @@ class Index:
             short = Words.of([texts[i] for i in few.tolist()])
             same[few] |= self.short.same(short)
             alike[few] |= self.short.near(short)
+        links = self.skip_grams.links(units)
+        linked_share = links.linked / np.maximum(1, links.kept)
+        disguised = links.many & (lengths >= FEW_WORDS_OF_ROW)
         pieces = (letters[2] >= MAX_LETTERS) & (letters[1] > MAX_LETTER_SHARE) & (len(self.groups) >= FEW_GROUPS)
-        of_texts = [*words[:3], *letters[:3], pieces, np.full(len(texts), -1), same, alike, lengths]
-        of_rows = Reach(*(np.zeros(n, values.dtype) for values in of_texts))._replace(group=np.full(n, -1))
+        of_texts = [*words[:3], *letters[:3], pieces, np.full(len(texts), -1), same, alike,
+                    links.linked, linked_share, np.full(len(texts), -1), disguised, lengths]  # fmt: skip
+        of_rows = Reach(*(np.zeros(n, values.dtype) for values in of_texts))
+        of_rows = of_rows._replace(group=np.full(n, -1), linked_group=np.full(n, -1))
         for out, values in zip(of_rows, of_texts, strict=True):
             np.maximum.at(out, owner, values)
         best = letters[2] == of_rows.letters[owner]
         of_rows.group[owner[best]] = letters[3][best]
+        best = (links.linked == of_rows.linked[owner]) & (links.row >= 0)
+        of_rows.linked_group[owner[best]] = self.skip_grams.group_of[links.row[best]]
         return of_rows
 
     def _measure(
-        self, table: _Table, hashes: Hashes, valid: Bools, unit: Numbers, n: int, size: int
+        self, table: Windows, hashes: Hashes, valid: Bools, unit: Numbers, n: int, size: int
     ) -> tuple[Ints, Floats, Ints, Ints]:
         """Return for each of n texts the longest run, share and number of windows, and the group with most."""
         rare, set_phrase, groups = table.find(hashes, valid)
         units = unit[: len(hashes)].astype(np.int64)
-        matches, group = self._most(units[rare], groups, n)
+        matches, group = most_owned(units[rare], groups, n, len(self.groups))
         own = np.bincount(units[valid & ~set_phrase], minlength=n)
         inside = rare | set_phrase
         begins = inside.copy()
         begins[1:] &= ~inside[:-1]
-        lengths, _ = self._most((np.cumsum(begins) - 1)[rare], groups, int(begins.sum()))
+        place = (np.cumsum(begins) - 1)[rare]
+        lengths, _ = most_owned(place, groups, int(begins.sum()), len(self.groups))
         runs = np.zeros(n, np.int64)
         np.maximum.at(runs, units[begins], np.where(lengths > 0, lengths + size - 1, 0))
         return runs, matches / np.maximum(1, own), matches, group
-
-    def _most(self, place: Ints, groups: Ints, n: int) -> tuple[Ints, Ints]:
-        """Count windows by place (a text, a run) and group; return the largest count and its group for n places."""
-        size = max(1, len(self.groups))
-        keys, counts = np.unique((place.astype(np.int64)[:, None] * size + groups)[groups >= 0], return_counts=True)
-        order = np.lexsort((counts, keys // size))
-        most, group = np.zeros(n, np.int64), np.full(n, -1, np.int64)
-        most[keys[order] // size], group[keys[order] // size] = counts[order], keys[order] % size  # the last one counts
-        return most, group
 
 
 def _chunks(rows: Iterable[_Item], row_of: Callable[[_Item], Row]) -> Iterator[list[_Item]]:
@@ -321,24 +291,6 @@ def _gold_windows(hashes: Hashes, valid: Bools, unit: Numbers, numbers: Ints, fr
     unit = unit[: len(hashes)]
     kept = valid & fresh[unit]
     return hashes[kept], numbers[unit[kept]].astype(np.int32)
-
-
-def _owned(hashes: Hashes, groups: Numbers) -> tuple[Hashes, Numbers, int]:
-    """Return the N distinct hashes, ascending; their groups, (N, 2); and the number of those that many groups share.
-
-    The groups are -1 where there are none, as of boilerplate.
-    """
-    order = np.lexsort((groups, hashes))
-    hashes, groups = hashes[order], groups[order]
-    once = changes(hashes) | changes(groups)  # each group counts once
-    hashes, groups = hashes[once], groups[once]
-    first = np.flatnonzero(changes(hashes))
-    counts = np.diff(first, append=len(hashes))
-    owners = np.full((len(first), BOILERPLATE_GROUPS - 1), -1, np.int32)
-    for k in range(BOILERPLATE_GROUPS - 1):
-        has = (counts > k) & (counts < BOILERPLATE_GROUPS)
-        owners[has, k] = groups[first[has] + k]
-    return hashes[first], owners, int((counts >= BOILERPLATE_GROUPS).sum())
 
 
 def _contains(known: Hashes, hashes: Hashes) -> Bools:

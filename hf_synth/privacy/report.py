@@ -65,8 +65,8 @@ def audit_lead(findings: Findings) -> Lead:
     sure = left and findings.compared and not _nearer(findings)
     tiles = [
         Tile(f"{left:,}", "rows may leave" if findings.compared else "rows without a finding",
-             f"of {rows:,}; nothing was found in them", "good" if sure else ""),
-        Tile(f"{rows - left:,}", "rows must not leave", _reasons(findings), "bad" if rows > left else ""),
+             f"of {rows:,}" + ("; nothing was found in them" if left else ""), "good" if sure else ""),
+        Tile(f"{rows - left:,}", "rows must not leave", _reasons(findings, words=True), "bad" if rows > left else ""),
         Tile("Names" if names else "Paraphrases", "were not checked", "nor was what is listed below", "unsure"),
     ]  # fmt: skip
     return Lead(verdict, "bad" if not left else "good" if sure and 2 * left >= rows else "unsure", (), tiles, points)
@@ -85,10 +85,10 @@ def nearness(findings: Findings) -> str:
     """Write how often a synthetic row lies nearer to gold than held-out gold does."""
     value, low, high = (float(findings.figures[f"closeness_auc{end}"]) for end in ("", "_low", "_high"))
     how = "nearer to gold than" if low > 0.5 else "farther from gold than" if high < 0.5 else "about as near to gold as"
-    share = "all" if value == 1 else f"{value:.1%} of the"
+    share = "all" if value == 1 else f"{value:.1%} of all"
     return (
-        f"The synthetic rows lie {how} held-out gold: in {share} pairs of both the synthetic row is the nearer one "
-        f"({value:.3f}, 95% CI {low:.3f}-{high:.3f}; 0.5 would be no difference)."
+        f"The synthetic rows lie {how} held-out gold: in {share} pairs of a synthetic and a held-out row the synthetic "
+        f"one is nearer ({value:.3f}, 95% CI {low:.3f}-{high:.3f}; 0.5 would be no difference)."
     )
 
 
@@ -183,11 +183,11 @@ def _share(part: int, rows: int) -> str:
     return f"{part / max(1, rows):.1%}"
 
 
-def _reasons(findings: Findings) -> str:
-    """Name the flags that refuse most rows."""
+def _reasons(findings: Findings, *, words: bool = False) -> str:
+    """Name the flags that refuse most rows; with `words` not as they are written in a file."""
     counts = refusals(findings, findings.refused)
     most = sorted(counts, key=lambda flag: -counts[flag])[:3]
-    reasons = [f"{counts[flag]:,} `{flag}`" for flag in most]
+    reasons = [f"{counts[flag]:,} {flag.replace('_', ' ') if words else f'`{flag}`'}" for flag in most]
     return ("all rows, since too many copy gold: " if findings.verdict != "ok" else "") + (", ".join(reasons) or "none")
 
 

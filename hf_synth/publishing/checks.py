@@ -27,6 +27,7 @@ from hf_synth.publishing.card_schema import schema_problems
 from hf_synth.publishing.contents import added_tokens, piece_as_text, strings_in
 from hf_synth.publishing.croissant import croissant_problems
 from hf_synth.publishing.export import EXPORTED, view_rows
+from hf_synth.publishing.local_paths import has_local_path
 from hf_synth.publishing.model_files import TOKENIZER_FILES
 from hf_synth.publishing.release import CROISSANT
 from hf_synth.publishing.sealed import exported_files
@@ -44,9 +45,6 @@ _TOKENS = {
     "an access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bghp_[A-Za-z0-9]{20,}|\bxox[abpr]-[A-Za-z0-9-]{10,}",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
 }
-_LOCAL_PATH = re.compile(
-    r"(?<![\w/.:])(?:/(?:home|Users|root|mnt|scratch|tmp|var|secure|work|data)/[\w.-]+|[A-Z]:\\\\?[\w.-]+\\)"
-)
 _WORD = re.compile(r"[^\W_]+")
 _BATCH = 10_000  # rows in memory as text at once
 _FEW_WORDS = 4  # a string of fewer words is no note
@@ -232,8 +230,7 @@ def _secrets_in(text: str, seen: Watched, *, paths: bool) -> Iterator[str]:
     yield from (f"it holds {what}" for what, pattern in _TOKENS.items() if re.search(pattern, text))
     if any(s in text for s in seen.secrets if s and len(s) >= 8):
         yield "it holds the token in use"
-    own = [p for p in (os.path.expanduser("~"), os.getcwd()) if len(p) > 5]
-    if paths and (_LOCAL_PATH.search(text) or any(p in text for p in own)):
+    if paths and has_local_path(text):
         yield "it holds a path of this machine"
 
 

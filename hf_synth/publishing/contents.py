@@ -6,6 +6,7 @@ Text in the raw bytes of a file is not enough: `\\u00e4` in a JSON file is an um
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -33,8 +34,8 @@ def strings_in(file: Path) -> list[str]:
     """Return every string of a file of an export, in order; the rows of a parquet file are not among them.
 
     JSON and YAML: keys and values. Markdown: the strings of its header, and each line. Sentencepiece models: their
-    pieces and settings. Parquet: column names and metadata. Safetensors: names of tensors, and what stands in them as
-    text. Any other file: its lines.
+    pieces and settings. Parquet: names of fields, and metadata. Safetensors: names of tensors, and what stands in them
+    as text. Any other file: its lines.
 
     Raises:
         PublishError: the file is not what its name says.
@@ -101,13 +102,25 @@ def _parquet_strings(file: Path) -> Iterator[str]:
 
     try:
         schema = pq.read_schema(file)
+        kept = (pq.read_metadata(file).metadata or {}).get(b"ARROW:schema")  # as it was before it was written
+        written = [] if kept is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(kept)))
     except pa.ArrowException:
         raise ValueError("no parquet") from None
-    yield from schema.names
+    yield from dict.fromkeys([*_field_strings(schema), *_field_strings(written)])
     for name, value in (schema.metadata or {}).items():
         if name not in _RECORDED:
             raise ValueError("metadata of its own")
         yield from _walk(_parsed(value.decode("utf-8")))
+
+
+def _field_strings(fields: Any) -> Iterator[str]:
+    """Yield the names and the metadata of fields, and of the fields inside them, e.g. of the items of a list."""
+    for field in fields:
+        yield field.name
+        for key, value in (field.metadata or {}).items():
+            if not key.startswith(b"PARQUET:"):  # pyarrow's own number of the field
+                yield from (part.decode("utf-8", "replace") for part in (key, value))
+        yield from _field_strings([field.type.field(i) for i in range(field.type.num_fields)])
 
 
 def safetensors_header(file: Path) -> tuple[dict[str, Any], int]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from hf_synth.errors import ColumnError, PublishError
 from hf_synth.models.record import FACTS
+from hf_synth.publishing.local_paths import has_local_path
 from hf_synth.publishing.model_files import MODEL_FILES, check_weights, clean_files, model_files
 from hf_synth.publishing.release import RELEASE, content_digest
 from hf_synth.publishing.sealed import Seal, sealed
@@ -162,7 +163,7 @@ def plain_columns(dataset: Dataset, gold: Sequence[Dataset]) -> Dataset:
 
 def generator_names(names: set[str], gold: Sequence[Dataset]) -> set[str]:
     """Return the names of generators that may be published: no path, no phrase, nothing that is in gold."""
-    plain = {n for n in names if _GENERATOR.fullmatch(n) and "//" not in n and not n.startswith(("/", ".", "~"))}
+    plain = {n for n in names if _GENERATOR.fullmatch(n) and "//" not in n and not has_local_path(n)}
     if len(plain) > _MOST_GENERATORS:
         return set()
     for part in gold:

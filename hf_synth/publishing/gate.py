@@ -32,7 +32,7 @@ from hf_synth.privacy.report import nearness
 from hf_synth.publishing.changes import Changes
 from hf_synth.task.columns import Access, strictest
 from hf_synth.task.display import Displayed, listed
-from hf_synth.task.labels import MARKS, column_of, gold_marks, row_digests
+from hf_synth.task.labels import MARKS, column_of, gold_marks, row_digests, rows_and_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -274,16 +274,17 @@ def origin_of_rows(
     problems, compared = [*_unmarked(gold), *_other_task(rows, gold)], []
     seeds = column_of(rows, "seed_ids")
     exemplars = {s for ids in seeds if ids for s in ids}
-    marks = set((manifest or {}).get(MARKS) or ())
+    marks, used = set((manifest or {}).get(MARKS) or ()), (manifest or {}).get("gold_rows")
+    made = rows_and_texts(used if isinstance(used, int) and used > len(marks) else len(marks), len(marks))
     gold_ids = {i for part in gold if "id" in part.column_names for i in part["id"]}
     for expected, present, what in (
-        (exemplars, gold_ids, "gold rows that were shown to the generator"),
-        (marks, set(gold_marks(task, *gold)) if marks else set(), "gold rows that the folder was made with"),
+        (exemplars, gold_ids, f"{len(exemplars):,} gold rows that were shown to the generator"),
+        (marks, set(gold_marks(task, *gold)) if marks else set(), f"{made} that the folder was made with"),
     ):
         if expected:
-            compared.append(f"all {len(expected):,} {what}")
+            compared.append(f"all {what}")
         if missing := len(expected - present):
-            problems.append(f"the gold lacks {missing:,} of the {len(expected):,} {what}: give all of it")
+            problems.append(f"the gold lacks {missing:,} of the {what}: give all of it")
     if not compared:
         return Origin(tuple(problems), "no record says which gold the rows came from, so that could not be checked")
     known = bool(marks) or all(ids is not None for ids in seeds)
@@ -293,24 +294,23 @@ def origin_of_rows(
 def origin_of_model(task: Task, facts: Mapping[str, Any], gold: Sequence[Dataset]) -> Origin:
     """Compare gold with what the facts of a model record of the gold it was trained on.
 
-    Distinct texts are counted. Facts of earlier releases count only rows: as many texts may then be missing as training
-    rows are known to repeat others.
+    Texts are compared. Facts of earlier releases count only rows: as many texts may be missing as rows repeat others.
     """
     if not gold:
         return Origin()
-    trained = int(dict(facts.get("rows") or {}).get("gold", 0))
-    seen = set(facts.get("row_digests") or ())
+    trained, seen = int(dict(facts.get("rows") or {}).get("gold", 0)), set(facts.get("row_digests") or ())
     if not trained or not seen:
         return Origin((), "no record says which gold the model came from, so that could not be checked")
     if problems := _unmarked(gold):
         return Origin(tuple(problems), "", True)
-    columns = list(task.text_columns)
-    n_found = len({d for part in gold for d in row_digests(task, part.select_columns(columns))} & seen)
+    n_found = len({d for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns)))} & seen)
     texts = int(facts.get("gold_texts") or trained - _repeated(facts, len(seen)))
+    known = rows_and_texts(trained, texts) if "gold_texts" in facts else f"{texts:,} gold texts"
+    learnt = f"{known} that the model was trained on"
     if n_found < texts:
-        lacking = f"the gold lacks {texts - n_found:,} of the {texts:,} gold texts that the model was trained on"
+        lacking = f"the gold lacks {texts - n_found:,} of the {learnt}"
         return Origin((f"{lacking}: give all of it",), lacking, True)
-    return Origin((), f"the gold holds all {texts:,} gold texts that the model was trained on", True)
+    return Origin((), f"the gold holds all {learnt}", True)
 
 
 # --- reasons --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.likeness import likeness
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import FACTS, ModelAt, model_facts, weights_sha256
-from hf_synth.privacy.audit import FindIdentifiers, audit
+from hf_synth.privacy.audit import FindIdentifiers, audit, audit_of_blocks
 from hf_synth.privacy.findings import Findings, refusals
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import export
@@ -40,6 +40,7 @@ from hf_synth.task.labels import column_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
 
@@ -60,6 +61,15 @@ class Look:
     release: DatasetRelease | ModelRelease
 
 
+def leaving_rows(
+    task: Task, dataset: Dataset, gold: Dataset | DatasetDict | None
+) -> tuple[Dataset, Dataset | None, Dataset | None]:
+    """Return rows in the form in which they leave, the gold that may have been seen, and the held-out gold."""
+    seen, held_out = gold_parts(gold)
+    plain = export.plain_columns(dataset, [p for p in (seen, held_out) if p is not None])
+    return export.with_exported_target(task, plain), seen, held_out
+
+
 def look_at_rows(
     task: Task,
     dataset: Dataset,
@@ -70,17 +80,19 @@ def look_at_rows(
     detectors: Mapping[str, Any],
     scores: Scores | Mapping[str, Scores] | None,
     policy: AnyPolicy,
+    scanned: Iterable[pa.Table] | None = None,
 ) -> Look:
     """Audit the rows as they would leave.
 
     Args:
         detectors: `canaries` and `find_identifiers`.
+        scanned: what was found in the blocks of `leaving_rows`; all rows are scanned here when None.
     """
-    seen, held_out = gold_parts(gold)
+    rows, seen, held_out = leaving_rows(task, dataset, gold)
     parts = [p for p in (seen, held_out) if p is not None]
-    rows = export.with_exported_target(task, export.plain_columns(dataset, parts))
     access = overall_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
-    findings = audit(task, rows, gold=seen, held_out=held_out, access=access, **detectors)
+    given: dict[str, Any] = {"gold": seen, "held_out": held_out, "access": access, **detectors}
+    findings = audit(task, rows, **given) if scanned is None else audit_of_blocks(task, rows, scanned, **given)
     exported = export.view_rows(task, rows, findings.refused)
     policy = policy if policy is not None else manifest.get("policy")
     problems = [] if next(iter(exported.values())) else [why_nothing_is_left(rows, findings, policy)]
@@ -99,7 +111,7 @@ def look_at_rows(
         policy, manifest.get("corrector"), Recorded(manifest, alike),
     )  # fmt: skip
     log = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
-    doubts = doubts_of(rows, policy)
+    doubts = doubts_of(rows, policy, set(findings.refused))
     return Look(Evidence(access, findings, bool(parts), origin, counts=counts, doubts=doubts), problems, log, leaving)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +44,7 @@ from hf_synth.task.folders import WORK, clear_disk_errors, write_private
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
 
@@ -120,6 +121,26 @@ def publish_dataset(
         detectors={"canaries": canaries, "find_identifiers": find_identifiers},
     )  # fmt: skip
     return _publish(task, hub, request, found)
+
+
+def export_scanned(task: Task, dataset: Dataset, repo_id: str, scanned: Iterable[pa.Table], **options: Any) -> Verdict:
+    """Export rows as `publish_dataset(..., push=False)` does, from what was found in their blocks.
+
+    Args:
+        scanned: of each block of `looking.leaving_rows`, in the order of the rows.
+        options: of `publish_dataset`, but for those of a push.
+
+    Raises:
+        ColumnError, PublishError, OutputError: as for `publish_dataset`; or the blocks are not of these rows.
+    """
+    endpoint, token = options.pop("endpoint", None), options.pop("token", None)
+    asked = {name: options.pop(name) for name in Request.__dataclass_fields__ if name in options}
+    detectors = {name: options.pop(name, None) for name in ("canaries", "find_identifiers")}
+    looked: dict[str, Any] = {"gold": None, "augmented": False, "scores": None, "policy": None, **options}
+    looked["manifest"] = looked.get("manifest") or {}
+    found = look_at_rows(task, dataset, scanned=scanned, detectors=detectors, **looked)
+    hub = Repository("dataset", repo_id, endpoint_of(endpoint), token)
+    return _publish(task, hub, Request(repo_id, push=False, **asked), found)
 
 
 def publish_model(

@@ -26,7 +26,8 @@ _NUMERIC = re.compile(
 _HIDDEN = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")  # marks that turn the order of text
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CODE = re.compile("`([^`\n]+)`")
-_PHONE, _LETTER, _ROOM = 350, 7.8, 18  # pixels of a table on a phone, of a letter, and between columns
+_PHONE, _LETTER, _ROOM = 350, 8.2, 18  # pixels of a table on a phone, of a letter, and between columns
+_LONG = 40  # letters of a cell that would be a tall column on a phone
 
 State = Literal["good", "bad", "unsure", ""]
 
@@ -72,7 +73,7 @@ class Table:
 
         cells, align = self.cells(), self.alignment()
         widths = [_ROOM + _LETTER * words(i, align[i] == "r") for i in range(len(self.header))]
-        return sum(widths) > _PHONE or any(len(cell) > 60 for row in cells for cell in row[1:])
+        return sum(widths) > _PHONE or any(len(cell) > _LONG for row in cells for cell in row[1:])
 
 
 def matrix_table(

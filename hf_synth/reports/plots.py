@@ -126,6 +126,8 @@ def interval_plot(
         return draw_empty(words, width)
     narrow = width < WIDE
     left, tall = (24, NARROW_ROW) if narrow else (room_for(r.name for r in rows), ROW)
+    if any(len(wrapped(clean(r.name), (width - 8 if narrow else left) - 24, most=2)) > 1 for r in rows):
+        tall += 12  # names of two lines must not touch
     right = 24 + max(text_width(number(float(r.value), digits), bold=True) for r in rows)
     canvas = Canvas(words, width=width, left=left, right=max(76, right), height=tall * len(rows))
     references = [] if reference is None else [reference]

@@ -17,6 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from hf_synth.reports.libraries import library_under_way
+from hf_synth.reports.time_left import Estimate, TimeLeft
+
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -26,7 +29,7 @@ REDRAW = 0.5  # seconds between two draws on a terminal
 PLAIN = 10.0  # seconds between two plain lines
 _BRIEF = 1.0  # an outermost stage that took less than these seconds leaves no line
 _IDLE = 1.5  # seconds without a stage after which the name of the verb is shown
-_EARLY = 2.0  # seconds after which a time left is estimated
+_EARLY = 2.0  # seconds after which the time is shown
 
 
 class Stage:
@@ -40,13 +43,22 @@ class Stage:
 
     def __init__(self, name: str = "", total: float | None = None, unit: str = "") -> None:
         self.name, self.total, self.unit = name, total, unit
-        self.done = 0.0
+        self._done, self._since = 0.0, time.monotonic()
+        self._time_left = TimeLeft(0.0, self._since)
         self.label = ""  # shown instead of the count
         self.words = ""  # what follows it
         self.leaves = bool(unit)  # whether its last state stays on the screen, where it is an outermost stage
         self.outermost = False
-        self._since, self._before = time.monotonic(), 0.0
-        self._inner = (0.0, 0.0)  # the count, and the largest share that an inner stage has done of the next one
+
+    @property
+    def done(self) -> float:
+        """How many are done."""
+        return self._done
+
+    @done.setter
+    def done(self, count: float) -> None:
+        self._done = count
+        self._time_left.step(count, time.monotonic())
 
     def advance(self, count: float = 1) -> None:
         """Count what is done."""
@@ -54,7 +66,8 @@ class Stage:
 
     def restart(self) -> None:
         """Estimate the time left from now on: what was done so far, such as answers of a journal, took no time."""
-        self._since, self._before = time.monotonic(), self.done
+        self._since = time.monotonic()
+        self._time_left.restart(self.done, self._since)
 
     def keep(self, line: str) -> None:
         """Keep a line on the screen, if this stage is the outermost one and no line was kept lately."""
@@ -75,27 +88,13 @@ class Stage:
             parts = [self.name]
         return " | ".join(part for part in (*parts, self.words) if part)
 
-    def left(self, inner: float, now: float) -> float | None:
-        """Estimate the seconds that are left; None where it cannot be estimated.
+    def left(self, inside: Estimate | None, now: float) -> Estimate | None:
+        """Estimate what is left; None where it cannot be estimated.
 
         Args:
-            inner: the share of one unit that an inner stage has done.
+            inside: what is left of the stages inside this one.
         """
-        if not self.total:
-            return None
-        done, passed = self.done + self._most(inner), now - self._since
-        made = done - self._before
-        return passed / made * max(0.0, self.total - done) if made > 0 and passed >= _EARLY else None
-
-    def share(self, inner: float) -> float:
-        """Return the share that is done, 0 to 1, with that of an inner stage."""
-        return min(1.0, (self.done + self._most(inner)) / self.total) if self.total else 0.0
-
-    def _most(self, inner: float) -> float:
-        """Return the largest share so far, since several stages may follow each other inside one unit."""
-        at, most = self._inner
-        self._inner = self.done, max(inner, most) if at == self.done else inner
-        return self._inner[1]
+        return self._time_left.estimate(self.total, now, inside) if self.total else None
 
     def passed(self, now: float) -> float:
         """Return the seconds since the stage began, or since `restart`."""
@@ -131,15 +130,13 @@ class _Line:
         """Return the line."""
         stages, now = list(self.stages), time.monotonic()
         if not stages:
-            return f"{self._idle} | {clock(now - self._idle_since)}"
-        inner, left = 0.0, None
+            return " | ".join(filter(None, (self._idle, library_under_way(), clock(now - self._idle_since))))
+        left = None
         for one in reversed(stages):
-            seconds = one.left(inner, now)
-            left = seconds if seconds is not None else left
-            inner = one.share(inner)
-        parts = [text for text in (self._step, *(one.text for one in stages)) if text]
+            left = one.left(left, now) or left
+        parts = [text for text in (self._step, *(one.text for one in stages), library_under_way()) if text]
         if left is not None:
-            parts.append(f"ETA {clock(left)}")
+            parts.append(f"ETA {clock(left.seconds)}")
         elif stages and stages[0].passed(now) >= _EARLY:
             parts.append(clock(stages[0].passed(now)))
         line = " | ".join(parts)

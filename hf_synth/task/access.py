@@ -8,9 +8,12 @@ unknown counts as credentialed. Rows and files are looked into here; whatever el
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
+import sys
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 MOST_TASKS = 100  # different values of a column that may name tasks
+_MOST_HELD, _DEEPEST, _MOST_ITEMS = 2_000, 6, 100  # objects, levels and items of a container that are looked into
+_PLAIN = (str, bytes, int, float, complex, type(None), type, types.ModuleType, Path, Task)
+_FOREIGN = ("numpy", "torch", "transformers", "tokenizers", "datasets", "pyarrow", "openai", "asyncio", "threading")
 _TASK_NAME = re.compile(r"[a-z][a-z0-9_]*(?::[a-z0-9_]+)?")
 
 
@@ -83,3 +89,65 @@ def _access_of_task(task: Task | None, name: Any) -> str | None:
         with contextlib.suppress(TaskError):
             return load_task(name).access
     return task.access if task is not None and name == task.full_name else None
+
+
+def held_access(thing: object) -> Access:
+    """Return the strictest access of an object and of what it holds: a wrapper is as strict as the LLM inside it.
+
+    An access is what an attribute `access` says. Attributes of objects and of users' classes, items of containers,
+    arguments that are bound, and what users' functions name are looked into. Tasks and rows are not, nor is an object
+    of a class of hf_synth that says itself what its access is. An object of which nothing is known is open.
+    """
+    found: list[str | None] = ["open"]
+    seen: set[int] = set()
+    below: list[tuple[object, int]] = [(thing, 0)]
+    while below and len(seen) < _MOST_HELD:
+        one, depth = below.pop()
+        kind = type(one)
+        if id(one) in seen or isinstance(one, _PLAIN) or kind.__module__.partition(".")[0] in _FOREIGN:
+            continue
+        seen.add(id(one))
+        access = getattr(one, "access", "open")
+        if isinstance(access, str) or depth == 0:
+            found.append(access)
+        own = kind.__module__.partition(".")[0] == "hf_synth" and any("access" in vars(base) for base in kind.__mro__)
+        if depth < _DEEPEST and not own:
+            below += [(part, depth + 1) for part in _held(one)]
+    return strictest(*found)
+
+
+def _is_ours(thing: Any) -> bool:
+    """Return whether a class or a function is of hf_synth, or of a library."""
+    root = str(thing.__module__).partition(".")[0]
+    return root in ("hf_synth", *_FOREIGN, *sys.stdlib_module_names)
+
+
+def _held(thing: Any) -> Iterator[object]:
+    """Yield what an object holds; nothing that would have to be computed."""
+    if isinstance(thing, Mapping):
+        yield from islice(thing.values(), _MOST_ITEMS)
+    elif isinstance(thing, list | tuple | set | frozenset):
+        yield from islice(thing, _MOST_ITEMS)
+    elif isinstance(thing, functools.partial):
+        yield from (thing.func, *thing.args, *thing.keywords.values())
+    elif isinstance(thing, types.MethodType):
+        yield from (thing.__self__, thing.__func__)
+    elif isinstance(thing, types.FunctionType):
+        yield from (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                yield cell.cell_contents
+        if not _is_ours(thing):  # what the code of a user's function names in its module
+            yield from (thing.__globals__.get(name) for name in thing.__code__.co_names)
+    elif isinstance(thing, staticmethod | classmethod):
+        yield thing.__func__
+    elif isinstance(thing, property):
+        yield from (thing.fget, thing.fset)
+    yield from getattr(thing, "__dict__", {}).values()
+    for base in type(thing).__mro__:
+        if base.__module__ != "builtins" and not _is_ours(base):  # attributes and methods of a user's class
+            yield from vars(base).values()
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            with contextlib.suppress(AttributeError):  # an empty slot
+                yield object.__getattribute__(thing, name)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_synth.task.labels import Ints
 
 
+_BLOCK = 10_000  # rows of a block that is gathered
 _GATHERED = 64 << 20  # bytes of rows that are gathered at once
 BLOCK_ROWS = 2_000  # of a block: what one process works on at a time, on one machine or on many
 
@@ -32,7 +33,11 @@ def blocks(n: int, size: int | None = None) -> list[tuple[int, int]]:
 
 def arrow_table(rows: Dataset) -> pa.Table:
     """Return the rows of a Dataset as an Arrow table, in their order; they are copied only if stored in another one."""
-    return rows.data.table if rows._indices is None else rows.with_format("arrow")[:]
+    if rows._indices is None:
+        return rows.data.table
+    import pyarrow as pa
+
+    return pa.concat_tables(list(row_blocks(rows, _BLOCK))) if len(rows) else rows.data.table.slice(0, 0)
 
 
 def row_blocks(rows: Dataset, size: int) -> Iterator[pa.Table]:

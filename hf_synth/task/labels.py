@@ -305,3 +305,8 @@ def text_id(task: Task, row: Mapping[str, Any]) -> str:
 def gold_marks(task: Task, *gold: Dataset) -> list[str]:
     """Return the marks of gold rows for the manifest of what is made from them: 16 hex digits of each text, sorted."""
     return sorted({d[:_MARK] for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns)))})
+
+
+def rows_and_texts(rows: int, texts: int) -> str:
+    """Return numbers of gold rows and of their different texts: "172 gold rows (170 different texts)"."""
+    return f"{rows:,} gold rows" + (f" ({texts:,} different texts)" if texts != rows else "")

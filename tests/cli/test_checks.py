@@ -386,3 +386,15 @@ def test_an_output_is_no_input_and_holds_none(tmp_path: Path) -> None:
     args = Namespace(task=gold, out=Path(gold))
     with pytest.raises(OutputError, match="would replace"):  # such as `experiment GOLD --out GOLD`
         _check_apart(load_task(gold), args, "within", [])
+
+
+def test_options_of_an_llm_that_nobody_asks_are_refused_where_they_were_typed(
+    work: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["correct", work / "gold", work / "synthetic", "--method", "none", "--out", tmp_path / "c"]
+    assert said(capsys, *words, "--slots", "2", "--votes=3") == (
+        "hf-synth: no LLM is asked here: leave out --slots, --votes, or name the LLM"
+    )
+    Path("hf_synth.toml").write_text("slots = 2\n[correct]\nvotes = 3\n", encoding="utf-8")  # for other verbs, too
+    assert main([str(word) for word in [*words, "-q"]]) == 0

@@ -16,7 +16,8 @@ from support.tiny import tiny_base
 
 import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
 from hf_synth.cli import main
-from hf_synth.cli.journey import Known, after_verb, command_of, without_configured
+from hf_synth.cli.configured import without_configured
+from hf_synth.cli.journey import Known, after_verb, command_of
 from hf_synth.cli.stages import ORDER, add_facts, stages_in
 from hf_synth.task.folders import read_manifest
 
@@ -45,7 +46,10 @@ def next_of(out: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Go the whole way by typing each `next:` line; the folder has a blank in its name."""
+    """Go the whole way by typing each `next:` line; the folder has a blank in its name.
+
+    After `gold` the line proposes `run`; here the steps are made one by one.
+    """
     work = tmp_path_factory.mktemp("way") / "my work"
     base = tiny_base(work.parent / "base")
     words = ["gold", "clinic", *SIZES, "--out", str(work / "gold")]
@@ -61,6 +65,9 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert next_of("\n".join(lines)) == [*words, "--push"]
             break
         words = next_of("\n".join(lines))
+        if verb == "gold":
+            assert words == ["run", str(work / "gold"), "--llm", "simulator", "--out", str(work / "run")]
+            words = ["generate", *words[1:-1], str(work / "synthetic")]
         more = CHEAP.get(words[0], [])
         words += more + (["--base-model", str(base)] if words[0] == "train" else [])
     assert tuple(typed) == ORDER
@@ -278,10 +285,10 @@ def test_what_the_configuration_gives_is_left_out() -> None:
         "publish": {"folder": "work/model", "repo-id": "ward/notes", "out": "work/export/notes"},
     }  # fmt: skip
     known = Known("work/gold", Path("work"), {"train": Path("work/model")}, configured=values)
-    short = {verb: without_configured(command_of(verb, known), known) for verb in ("generate", "correct", "publish")}
+    short = {verb: without_configured(command_of(verb, known), values) for verb in ("generate", "correct", "publish")}
     assert short == {verb: ["hf-synth", verb] for verb in short}
     other = Known("clinic", Path("work"), {}, Path("work/gold"), {"llm": "n", "gold_size": 9}, values)
-    assert without_configured(command_of("generate", other), other) == [
+    assert without_configured(command_of("generate", other), values) == [
         "hf-synth", "generate", "clinic", "--gold", "work/gold", "--gold-size", "9", "--llm", "n",
     ]  # fmt: skip
 

@@ -245,3 +245,13 @@ def test_an_audit_of_notes_that_are_not_used_proposes_no_publication(
     assert run("audit", "gold", "rows", "--json") == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (facts["rows_used"], facts["rows_to_publish"]) == (18, 18)
+
+
+def test_an_audit_of_rows_without_ids_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders(RESTRICTED, tmp_path, monkeypatch)
+    rows = synthetic_rows(RESTRICTED).select_columns([*RESTRICTED.text_columns, RESTRICTED.label_column, "access"])
+    rows.to_parquet("bare.parquet")
+    assert run("audit", "gold", "bare.parquet", "--out", "audit") == 0
+    table = pq.read_table("audit/findings.parquet")
+    assert table["id"].to_pylist() == [*range(len(rows))]
+    assert table.num_rows == len(rows)

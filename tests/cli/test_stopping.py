@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from argparse import Namespace
@@ -23,6 +25,7 @@ import hf_synth.cli
 from hf_synth.cli import main
 from hf_synth.cli.cli import VERBS, verb_parser
 from hf_synth.cli.config import is_secret, without_secrets
+from hf_synth.cli.ctrl_c import STOPPING, answered_at_once
 from hf_synth.cli.journey import after_verb
 from hf_synth.cli.parsing import Parser, options_of, verbs_of
 from hf_synth.cli.stopping import command
@@ -152,7 +155,7 @@ def test_a_verb_that_keeps_nothing_says_so(
 ) -> None:
     monkeypatch.setattr(hf_synth, "load_task", lambda _: signal.raise_signal(signal.SIGINT))
     assert main([verb, "clinic", str(open_rows), "-q"]) == 130
-    assert capsys.readouterr().err == "hf-synth: stopped; nothing was kept; run the same command again\n"
+    assert capsys.readouterr().err == f"{STOPPING}\nhf-synth: stopped; nothing was kept; run the same command again\n"
 
 
 def test_publish_says_whether_anything_was_sent(
@@ -162,7 +165,7 @@ def test_publish_says_whether_anything_was_sent(
     words = ["publish", "clinic", str(open_rows), "--repo-id", "ward/notes", "--push", "--yes", "-q"]
     interrupted(monkeypatch, "publish_dataset")
     assert main(words) == 130
-    assert capsys.readouterr().err == "hf-synth: stopped; nothing was sent; run the same command again\n"
+    assert capsys.readouterr().err == f"{STOPPING}\nhf-synth: stopped; nothing was sent; run the same command again\n"
 
     def push(*_: object, **how: Any) -> None:
         assert how["confirm"](SimpleNamespace(changes=""))
@@ -221,6 +224,60 @@ def test_next_lines_leave_secrets_out() -> None:
     argv = ["correct", "clinic", "n", "--base-url=http://u:secret@h/v1", "--audited", "old", "--error", ".1"]
     done = after_verb(Namespace(argv=argv, verb="correct"), {"file": "f.csv"})
     assert done == "hf-synth correct clinic n --error .1 --audited f.csv"
+
+
+def test_the_line_comes_while_the_main_thread_is_busy(capsys: pytest.CaptureFixture[str]) -> None:
+    """A handler in Python would wait for the end of a long computation outside of Python; the line does not."""
+    seen: list[str] = []
+    ended: list[float] = []
+
+    def press() -> None:
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        seen.append(capsys.readouterr().err)
+        ended.append(time.monotonic())
+
+    presser = threading.Thread(target=press)
+    with pytest.raises(KeyboardInterrupt), answered_at_once():
+        presser.start()
+        hashlib.pbkdf2_hmac("sha256", b"x", b"y", 1_500_000)  # one call, which lets other threads run
+    stopped = time.monotonic()
+    presser.join()
+    assert ended[0] < stopped, "the call must outlast the look at the line"
+    assert seen == [f"{STOPPING}\n"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with answered_at_once(False):
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_the_usual_ctrl_c() -> None:
+    with answered_at_once():
+        if (child := os.fork()) == 0:
+            os._exit(signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.set_wakeup_fd(-1) == -1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_a_second_ctrl_c_ends_at_once_and_a_repeated_signal_is_none() -> None:
+    program = (
+        "import os, signal, time\n"
+        "from hf_synth.cli.ctrl_c import answered_at_once\n"
+        "with answered_at_once():\n"
+        "    for wait in (0.0, 0.05, 0.8):\n"
+        "        try:\n"
+        "            time.sleep(wait)\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            time.sleep(20)\n"
+        "        except KeyboardInterrupt:\n"
+        "            print('cleaning up', flush=True)\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr == f"{STOPPING}\nhf-synth: stopped\n"
+    assert done.stdout.startswith("cleaning up\ncleaning up\n")
+    assert time.monotonic() - began < 19
 
 
 # --- heavier verbs, in a child process -------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,30 @@ def test_after_a_run_its_best_model_is_published(work: Path, capsys: pytest.Capt
     assert best_model(run) is None
 
 
+def test_a_release_of_a_run_is_pushed_from_the_folder_of_the_run(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, export = work / "run", work / "export"
+    (run / "models" / "gold_12").mkdir(parents=True)
+    (run / "scores.json").write_text(json.dumps({"gold_12": {"values": {"macro_f1": 0.4}}}))
+    (run / "report.html").write_text("")
+    write_stage(TASK, rows_with("kept"), run / "corrected", stage="correct")
+    for kind, folder in (("dataset", "w/run/corrected"), ("model", "w/run/models/gold_12")):
+        (export / kind).mkdir(parents=True)
+        facts = {"task": TASK.full_name, "kind": kind, "repo_id": f"ward/{kind}", "task_version": TASK.version}
+        (export / kind / "release.json").write_text(json.dumps(facts))
+        end = f"--repo-id ward/{kind} --out w/export/{kind} --push"
+        assert proposed(capsys, work) == f"next: hf-synth publish w/gold {folder} {end}"
+    shutil.copytree(run, work / "later")
+    for path in (work / "later").rglob("*.json"):
+        os.utime(path, (path.stat().st_mtime + 60,) * 2)
+    assert proposed(capsys, work).startswith("next: hf-synth publish w/gold w/later/"), "a run that nobody published"
+    os.utime(export / "model" / "release.json", ((work / "later" / "scores.json").stat().st_mtime + 60,) * 2)
+    shutil.rmtree(work / "later")
+    shutil.rmtree(run / "models")
+    assert proposed(capsys, work) == "nothing is left to do", "what the release was made of is not here"
+
+
 def test_where_no_row_is_used_a_model_of_gold_alone_is_trained(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_stage(TASK, rows_with("dropped"), work / "corrected", stage="correct", policy={"method": "gold_only"})
     assert proposed(capsys, work).startswith("next: hf-synth train w/gold w/gold --base-model ")
@@ -72,3 +98,27 @@ def test_without_gold_a_person_comes_first(work: Path, capsys: pytest.CaptureFix
     answers.mkdir(parents=True)
     (answers / "me.jsonl").write_text("{}\n")
     assert proposed(capsys, work).startswith("next: hf-synth gold ")
+
+
+def test_gold_leads_to_run_where_run_can_score(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert proposed(capsys, work).startswith("next: hf-synth run w/gold --llm ")
+    named = 'task = "w/gold"\nllm = "m"\nbase-model = "minilm"\n[run]\nout = "w/all"\n'
+    Path("hf_synth.toml").write_text(named, encoding="utf-8")
+    assert proposed(capsys, work) == "next: hf-synth run"
+    Path("hf_synth.toml").unlink()
+    write_stage(TASK, DatasetDict(train=toy_rows(12, 1)), work / "gold", stage="gold")
+    assert proposed(capsys, work).startswith("next: hf-synth generate w/gold --llm "), "no row to score on"
+
+
+def test_gold_says_where_texts_come_several_times(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = [f"{i},note number {i // 2 if i < 4 else i} of the ward,{('low', 'high')[i % 4 > 1]}\n" for i in range(40)]
+    Path("t.csv").write_text("who,note,label\n" + "".join(notes), encoding="utf-8")
+    table = ["gold", "t.csv", "--text-column", "note", "--label-column", "label", "--out", "g"]
+    assert main(table) == 0
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if line.startswith("some texts come several times: "))
+    found = [(int(rows), int(texts)) for rows, texts in re.findall(r"(\d+) gold rows \((\d+) different texts\)", line)]
+    assert sum(rows - texts for rows, texts in found) == 2
+    Path("t.csv").write_text("who,note,label\n" + "".join(notes[4:]), encoding="utf-8")
+    assert main(table) == 0
+    assert "several times" not in capsys.readouterr().out

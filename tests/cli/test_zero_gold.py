@@ -97,6 +97,7 @@ def test_each_command_names_the_script_of_an_own_task(
     _, said = run(capsys, "status", "work")
     assert "out of date" not in said
     assert "next: hf-synth correct reflux.py work/gold_rest --gold work/gold" in said
+    assert said.splitlines()[-1].endswith(" --method none --out work/corrected"), "no label was wrong"
     code, said = run(capsys, "correct", "work/gold", "work/gold_rest", "--out", "work/corrected")
     assert code == 1
     assert "the task 'reflux' of work/gold is defined by a script" in said

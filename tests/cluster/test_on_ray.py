@@ -1,27 +1,39 @@
-"""Blocks on Ray: the bytes of one process, a killed worker, and no text outside the work folder."""
+"""Blocks on Ray: the bytes of one process, a killed worker, a budget, and no text outside the work folder."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
-import subprocess
+import sqlite3
 import sys
 import tempfile
-import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from support.cluster_rows import CANARY, files_of, make_journey
-from support.llm_server import Said, entries, serving
+from datasets import Dataset, load_dataset
+from support.cluster_rows import CANARY, GOLD_CANARY, files_of, make_journey
+from support.judges import voting
+from support.llm_server import LLMServer, Said, entries, serving
+from support.rays import KEY_CANARY, World, heard_at, kill_a_worker, world
+from support.toy_experiment import TASK
 
 from hf_synth.cli.cli import main
+from hf_synth.cluster.on_ray import _another_home, _running
+from hf_synth.errors import HfSynthError
 from hf_synth.generation import blocks
 from hf_synth.task import arrow
+from hf_synth.task.folders import write_stage
+
+_ON_RAY = ("--engine", "ray", "--workers", "2")
 
 
 def test_without_ray_the_pip_line_is_said(
@@ -34,106 +46,212 @@ def test_without_ray_the_pip_line_is_said(
     assert "pip install 'hf_synth[ray]'" in capsys.readouterr().err
 
 
-def _worker_of(process: int) -> int | None:
-    """Return a process of Ray that descends from one and holds our code."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    lines = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    parents = {int(pid): int(parent) for pid, parent, _ in lines}
-    for pid, _, words in lines:
-        above = int(pid)
-        while above in parents and above != process:
-            above = parents[above]
-        if above == process and words.startswith("ray::_Worker"):
-            return int(pid)
-    return None
+def test_a_ray_that_was_imported_without_our_settings_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))  # it would listen on all addresses, without a token
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(HfSynthError, match="call hf_synth.cluster before `import ray`"), _running(tmp_path, None, 1):
+        pass
+
+
+def test_what_ray_starts_has_another_home_and_asks_no_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/a")
+    monkeypatch.delenv("PYTHONUSERBASE", raising=False)
+    with _another_home(tmp_path):
+        assert Path("~/ray_bootstrap_config.yaml").expanduser() == tmp_path / "ray_bootstrap_config.yaml"
+        assert (tmp_path / "ray_bootstrap_config.yaml").is_file()
+    assert os.environ["HOME"] == "/home/a"
+    assert "PYTHONUSERBASE" not in os.environ
+
+
+def skip_without_ray() -> None:
+    if find_spec("ray") is None:  # it is not imported: its settings are made first
+        pytest.skip("needs hf_synth[ray]")
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[World]:
+    skip_without_ray()
+    scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # short: sockets lie behind a link in it
+    try:
+        with world(tmp_path, scratch) as one:
+            yield one
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+# --- generate -------------------------------------------------------------------------------------------------------
+def marked(request: dict[str, Any], text: str) -> Said:
+    """Answer with a number of tokens read by which the question is known in a journal."""
+    usage = {"prompt_tokens": mark_of(request), "completion_tokens": 20, "total_tokens": 0}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    facts = {"id": "1", "object": "chat.completion", "created": 1, "model": "m-served", "choices": [choice]}
+    return Said(body=json.dumps({**facts, "usage": usage}).encode(), delay=0.3)
+
+
+def mark_of(request: dict[str, Any]) -> int:
+    return int(sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:7], 16)
+
+
+def notes(request: dict[str, Any], _: int) -> Said:
+    seed = request["seed"]  # odd answers and repeats are among them
+    return marked(request, "no" if seed % 5 == 0 else entries({**request, "seed": seed if seed % 4 else 0}))
+
+
+def journalled(file: Path) -> set[int]:
+    """Return the marks of the answers in a journal."""
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return {mark for (mark,) in connection.execute("SELECT prompt_tokens FROM answers")}
+
+
+def asked_of(server: LLMServer) -> list[int]:
+    return [mark_of(request) for request in server.requests]
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    files = [folder / name for name in ("train.parquet", "rejected.parquet") if (folder / name).is_file()]
+    return [row for file in files for row in pq.read_table(file).drop_columns(["created"]).to_pylist()]
 
 
 @pytest.mark.slow
-def test_notes_from_two_workers_within_the_limits_of_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+def test_notes_from_two_workers_one_of_them_killed(
+    tmp_path: Path, apart: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("ray", reason="needs hf_synth[ray]")
     monkeypatch.setattr(blocks, "CALLS", 3)
-    home = tmp_path / "home"
-    home.mkdir()
-    scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # short: sockets lie behind a link in it
-    request.addfinalizer(lambda: shutil.rmtree(scratch, ignore_errors=True))
     work = make_journey(tmp_path / "work")
-
-    def answer(asked: dict[str, Any], _: int) -> Said:
-        seed = asked["seed"]
-        return Said("no" if seed % 5 == 0 else entries({**asked, "seed": seed if seed % 4 else 0}), delay=0.3)
-
-    with serving(answer) as server:
-        words = ["generate", str(work / "gold"), "--llm", "m", "--base-url", server.url, "--n", "400"]
+    journal = work / "two.sqlite"
+    with serving(notes) as server:
+        words = ["generate", str(work / "gold"), "--llm", "m", "--base-url", server.url, "--n", "100"]
         command = [*words, "--concurrency", "3", "--max-tokens", "500"]
         assert main([*command, "--out", str(work / "one"), "--journal", str(work / "one.sqlite")]) == 0
-        once = {json.dumps(asked, sort_keys=True) for asked in server.requests}
+        once = set(asked_of(server))
         server.requests.clear()
+        server.headers.clear()
         server.peak = 0
-        small = "import sys, hf_synth.generation.blocks as blocks; blocks.CALLS = 3"
-        code = f"{small}; from hf_synth.cli.cli import main; sys.exit(main(sys.argv[1:]))"
-        two = ["--out", str(work / "two"), "--journal", str(work / "two.sqlite"), "--engine", "ray", "--workers", "2"]
-        environment = {**os.environ, "HOME": str(home), "TMPDIR": str(scratch)}
-        process = subprocess.Popen([sys.executable, "-c", code, *command, *two], env=environment)
-        killed = _kill_one(process, work / "two")
-        assert process.wait(timeout=1_500) == 0
-    assert killed
-    asked = Counter(json.dumps(asked, sort_keys=True) for asked in server.requests)
+        two = [*command, "--out", str(work / "two"), "--journal", str(journal), *_ON_RAY]
+        apart.environment["OPENAI_BASE_URL"] = server.url  # the key of the environment goes there and nowhere else
+        process = apart.start(*two, **{"generation.blocks.CALLS": 3})
+        kept, heard = list[set[int]](), set[str]()
+
+        def ready() -> bool:
+            heard.update(heard_at(process.pid))
+            kept.append(journalled(journal))
+            return server.in_flight > 0
+
+        assert kill_a_worker(process, work / "two", 3, ready), process.communicate()[1]
+        before = len(server.requests)
+        _, said = process.communicate(timeout=1_500)
+        assert process.returncode == 0, said
+        asked = asked_of(server)
+    assert heard == {"loopback"}
+    known = kept[-1]  # answers that were in the journal when the worker was killed
+    assert len(known) >= 3
     assert set(asked) == once, "the calls of one run"
-    assert asked.total() - len(once) <= 3, "at most what was in flight is asked again"
+    assert not known & set(asked[before:]), "an answer that was in the journal is not asked for again"
+    repeated = Counter(asked) - Counter(once)
+    assert set(repeated) <= set(asked[:before]) - known
+    assert repeated.total() <= len(set(asked[:before]) - known) <= 3 + 1, "what was in flight; one may be on its way"
     assert server.peak <= 3 + 3, "the limit holds over both workers; the server may still hold a dead worker's calls"
-    rows = [_rows(work / name) for name in ("one", "two")]
-    assert rows[0] == rows[1]
-    assert len(rows[0]) > 400
-    assert [file for folder in (home, scratch) for file in folder.rglob("*")] == []
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    tables = [pq.read_table(folder / name) for name in ("train.parquet", "rejected.parquet")]
-    return [row for table in tables for row in table.drop_columns(["created"]).to_pylist()]
-
-
-def _kill_one(process: subprocess.Popen[bytes], out: Path) -> list[int]:
-    """Kill one worker once some blocks are there; return its id."""
-    killed: list[int] = []
-    while process.poll() is None and not killed:
-        begun = len(list((out / ".hf_synth" / "blocks").glob("*/*.parquet"))) >= 3
-        if begun and (pid := _worker_of(process.pid)) is not None:
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
-        time.sleep(0.01)
-    return killed
+    assert any(KEY_CANARY.encode() in head for head in server.headers), "the key was used"
+    assert any(GOLD_CANARY in json.dumps(request) for request in server.requests), "gold was shown"
+    assert rows_of(work / "two") == rows_of(work / "one")
+    assert len(rows_of(work / "two")) > 100
+    apart.check_nothing_left(CANARY, GOLD_CANARY, KEY_CANARY)
+    held = [file for file in (work / "two").rglob("*") if file.is_file() and KEY_CANARY.encode() in file.read_bytes()]
+    assert held == [], "the key is in no file"
 
 
 @pytest.mark.slow
-def test_two_workers_one_of_them_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+def test_a_budget_holds_over_two_workers_one_of_them_killed(
+    tmp_path: Path, apart: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("ray", reason="needs hf_synth[ray]")
+    monkeypatch.setattr(blocks, "CALLS", 3)
+    work = make_journey(tmp_path / "work")
+
+    def answer(request: dict[str, Any], number: int) -> Said:
+        return Said(entries(request), delay=0.3)  # of 20 tokens, as many as are reserved: 20 dollars each
+
+    with serving(answer) as server:
+        words = ["generate", str(work / "gold"), "--llm", "m", "--base-url", server.url, "--n", "100"]
+        command = [*words, "--concurrency", "4", "--max-tokens", "20", "--price", "0", "1000000"]
+        assert main([*command, "--out", str(work / "one"), "--journal", str(work / "one.sqlite")]) == 0
+        once = set(asked_of(server))
+        most = len(once) * 2 // 3
+        server.requests.clear()
+        two = [*command, "--out", str(work / "two"), "--journal", str(work / "two.sqlite"), *_ON_RAY]
+        process = apart.start(*two, "--budget-usd", str(20 * most), **{"generation.blocks.CALLS": 3})
+        assert kill_a_worker(process, work / "two", 2, lambda: server.in_flight >= 2), process.communicate()[1]
+        _, said = process.communicate(timeout=1_500)
+        assert process.returncode == 1, said
+        assert "the budget is spent; every answer is kept" in said
+        spent = len(server.requests)
+        assert most - 4 <= spent <= most, "every request was paid for, those of the dead worker too"
+        process = apart.start(*two, "--budget-usd", "1e9", **{"generation.blocks.CALLS": 3})
+        assert process.communicate(timeout=1_500)[1] is not None
+        assert process.returncode == 0
+        asked = asked_of(server)
+    assert set(asked) == once
+    assert len(asked) - len(once) <= 4, "only what the dead worker had in flight is asked for again"
+    assert len(rows_of(work / "two")) >= 100
+    assert rows_of(work / "two") == rows_of(work / "one")
+
+
+# --- other verbs ----------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_two_workers_one_of_them_killed(tmp_path: Path, apart: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrow, "BLOCK_ROWS", 40)
-    home = tmp_path / "home"
-    home.mkdir()
-    scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # short: sockets lie behind a link in it
-    request.addfinalizer(lambda: shutil.rmtree(scratch, ignore_errors=True))
     work = make_journey(tmp_path / "work", 2_000)
     words = ["correct", str(work / "gold"), str(work / "synthetic"), "--corrector", str(work / "model")]
     command = [*words, "--split", "validation", "--method", "posterior", "--out", str(work / "corrected")]
     assert main(command) == 0
     whole = files_of(work / "corrected")
-    small = "import sys, hf_synth.task.arrow as arrow; arrow.BLOCK_ROWS = 40"
-    code = f"{small}; from hf_synth.cli.cli import main; sys.exit(main(sys.argv[1:]))"
-    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(scratch)}
-    on_ray = [sys.executable, "-c", code, *command, "--engine", "ray", "--workers", "2"]
-    process = subprocess.Popen(on_ray, env=environment)
-    killed = _kill_one(process, work / "corrected")
-    assert process.wait(timeout=1_500) == 0
-    assert killed
+    process = apart.start(*command, *_ON_RAY, **{"task.arrow.BLOCK_ROWS": 40})
+    assert kill_a_worker(process, work / "corrected", 3), process.communicate()[1]
+    _, said = process.communicate(timeout=1_500)
+    assert process.returncode == 0, said
     merged = files_of(work / "corrected")
     assert "engine" in merged.pop("hf_synth_run.toml").decode()
     assert merged.items() <= whole.items()
     assert len(merged) == len(whole) - 1
-    kept = [file for folder in (home, scratch) for file in folder.rglob("*")]
-    assert kept == [], "nothing is left in the home folder or the temporary one"
+    apart.check_nothing_left(CANARY, GOLD_CANARY, KEY_CANARY)
     assert not Path("/tmp/ray").exists()
     assert any(CANARY.encode() in file.read_bytes() for file in (work / "synthetic").glob("*.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["correct", "label", "audit", "publish"])
+def test_a_verb_on_ray_writes_what_it_writes_alone(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_without_ray()
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    monkeypatch.setattr(arrow, "BLOCK_ROWS", 9)
+    work = make_journey(tmp_path / "work")
+    rows = load_dataset("parquet", data_files=str(work / "synthetic" / "train.parquet"), split="train")
+    own = [row for i, row in enumerate(rows) if i != len(rows) - 3]  # without the copy of gold
+    write_stage(TASK, Dataset.from_list(own, features=rows.features), work / "clean", stage="generate")
+    both, out = [str(work / "gold"), str(work / "clean")], work / "to" / "notes"
+    with serving(voting(0.8)) as server:
+        asking = ["--base-url", server.url, "--votes", "1"]
+        command = {
+            "correct": ["correct", *both, "--judge", "m", *asking, "--method", "llm_judge"],
+            "label": ["label", *both, "--llm", "m", *asking, "--access", "open"],
+            "audit": ["audit", *both],
+            "publish": ["publish", *both, "--gold", str(work / "gold"), "--repo-id", "org/notes"],
+        }[verb] + ["--out", str(out)]
+        more = [] if verb in ("audit", "publish") else ["--journal"]
+        code = main([*command, *more, *([str(work / "one.sqlite")] if more else [])])
+        whole, asked = _everything_in(out), len(server.requests)
+        shutil.rmtree(out)
+        assert main([*command, *more, *([str(work / "two.sqlite")] if more else []), *_ON_RAY]) == code
+        assert len(server.requests) == 2 * asked
+    assert _everything_in(out) == whole
+    assert len(whole) >= 3
+
+
+def _everything_in(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all files of an output, without its work folder and the options of its run."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    kept = {name for name in files if not name.startswith(".hf_synth/") and name != "hf_synth_run.toml"}
+    return {name: files[name].read_bytes() for name in kept}

@@ -15,6 +15,7 @@ from support.toy_experiment import TASK
 
 import hf_synth
 from hf_synth import LLM, cluster
+from hf_synth.cluster.spread import Exporting
 from hf_synth.correction.judging import label_notes
 from hf_synth.errors import UsageError
 from hf_synth.task import arrow
@@ -38,6 +39,14 @@ def test_a_twin_takes_what_its_local_twin_takes(spread: Any, local: Any) -> None
     assert set(cluster.Machines.__annotations__) == {"engine", "address", "shards", "gpus"}
 
 
+def test_an_export_takes_what_publish_dataset_takes_but_for_a_push() -> None:
+    options = set(Exporting.__annotations__) - set(cluster.Machines.__annotations__)
+    own = [*inspect.signature(cluster.export).parameters, *options]
+    theirs = set(inspect.signature(hf_synth.publish_dataset).parameters)
+    assert theirs - set(own) == {"push", "dry_run", "confirm", "squash"}
+    assert set(own) - theirs == {"folder", "options", "progress"}
+
+
 def test_each_twin_returns_what_its_local_twin_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrow, "BLOCK_ROWS", 7)
     work = make_journey(tmp_path / "work")
@@ -50,6 +59,12 @@ def test_each_twin_returns_what_its_local_twin_returns(tmp_path: Path, monkeypat
     assert cluster.correct(TASK, rows, str(work / "model"), **given, **here).to_list() == corrected.to_list()
     found = hf_synth.audit(TASK, rows, gold=gold["train"])
     assert cluster.audit(TASK, rows, gold=gold["train"], **here) == found
+    exports = [tmp_path / "exports" / name / "notes" for name in ("one", "two")]
+    verdicts = [
+        hf_synth.publish_dataset(TASK, rows, "org/notes", gold=gold, push=False, export_dir=exports[0]),
+        cluster.export(TASK, rows, "org/notes", gold=gold, export_dir=exports[1], **here),
+    ]
+    assert verdicts[0].counts == verdicts[1].counts
     with serving(voting(0.8)) as server:
         llms = [LLM("m", base_url=server.url, journal=tmp_path / f"{i}.sqlite") for i in range(2)]
         labelled = label_notes(TASK, rows, llms[0], votes=1)

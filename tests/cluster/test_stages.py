@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from datasets import Dataset, load_dataset
 from support.blocks import blocks
 from support.cluster_rows import CANARY, files_of, make_journey
 from support.judges import voting
@@ -31,12 +32,14 @@ from hf_synth.cluster.work import Work, parse_shard, run_here
 from hf_synth.correction import opinions
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.judging import LLMJudge
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import ColumnError
 from hf_synth.generation import blocks as generation
 from hf_synth.llm.llm import LLM
 from hf_synth.privacy.audit import audit as audit_rows
 from hf_synth.privacy.audit import audit_of_blocks
 from hf_synth.task import arrow
+from hf_synth.task.folders import write_stage
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,36 @@ def test_an_audit_in_shards_and_at_once_is_the_same(work: Path) -> None:
     assert figures["duplicates"] == 2  # across blocks
     assert figures["copies_of_gold"] == 1
     assert code == 1
+
+
+def test_an_export_in_shards_and_at_once_is_the_same_bytes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = work / "export" / "notes"  # the name of the repository is another one
+    rows = load_dataset("parquet", data_files=str(work / "synthetic" / "train.parquet"), split="train")
+    named = {**rows[5], "text": "mail to jane.doe@ward.example"}
+    kept = [named if i == 5 else row for i, row in enumerate(rows) if i != len(rows) - 3]  # without the copy of gold
+    write_stage(TASK, Dataset.from_list(kept, features=rows.features), work / "clean", stage="generate")
+    folders = [str(work / "gold"), str(work / "clean"), "--gold", str(work / "gold")]
+    command = ["publish", *folders, "--repo-id", "org/synth-notes", "--out", str(out)]
+    assert main(command) == 0
+    whole = everything_in(out)
+    in_shards(command)
+    assert everything_in(out) == whole
+    assert {"raw/train-00000-of-00001.parquet", "README.md", "release.json"} <= set(whole)
+    assert not (out / ".hf_synth" / "blocks").exists()
+    assert pq.read_metadata(out / "raw" / "train-00000-of-00001.parquet").num_rows == 45, "one of 46 is withheld"
+    capsys.readouterr()
+    for more in (["--push"], ["--dry-run"], ["--public"]):
+        assert main([*command, *more, "--shard", "0/3"]) == 2
+        assert f"{more[0]} works on one machine only" in capsys.readouterr().err
+    model = ["publish", str(work / "gold"), str(work / "model"), "--repo-id", "o/m", "--out", str(work / "to" / "m")]
+    assert main([*model, "--shard", "0/3"]) == 2
+    assert "a model is exported on one machine" in capsys.readouterr().err
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all files of an export."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def test_labels_in_shards_and_at_once_are_the_same_and_no_note_is_asked_about_twice(work: Path) -> None:
@@ -174,13 +207,15 @@ def test_sets_of_labels_are_judged_in_blocks_as_at_once(tmp_path: Path) -> None:
         judges = [
             LLMJudge(SETS, LLM("m", base_url=server.url, journal=tmp_path / f"{n}.sqlite"), votes=2) for n in "ab"
         ]
-        whole, policy = correct_with_policy(SETS, rows, judges[0], gold=gold, method="posterior")
+        whole, policy = correct_with_policy(SETS, rows, judges[0], gold=gold, options=CorrectionOptions("posterior"))
         cut = opinion_work(
-            SETS, rows, judges[1], gold=gold, folder=tmp_path / "blocks", options={"method": "posterior"}
+            SETS, rows, judges[1], gold=gold, folder=tmp_path / "blocks", options=CorrectionOptions("posterior")
         )
         assert run_here(cut.work, range(len(cut.work.places))) == (9, 0)
         given = cut.opinions()
-        merged, same = correct_with_policy(SETS, rows, judges[1], gold=gold, method="posterior", opinions=given)
+        merged, same = correct_with_policy(
+            SETS, rows, judges[1], gold=gold, options=CorrectionOptions("posterior"), opinions=given
+        )
     assert merged.to_dict() == whole.to_dict()
     assert same == policy
 
@@ -323,19 +358,36 @@ def test_a_shard_that_is_killed_goes_on(work: Path) -> None:
 
 
 def test_the_files_for_clusters_parse_and_so_do_their_commands() -> None:
+    """Every command of docs/scale.md parses; shards name as many as there are tasks or pods, Ray jobs a cluster."""
     page = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
-    found = [block.code for block in blocks(page) if block.language == "yaml"]
-    job, ray_job = map(yaml.safe_load, found)
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert (job["kind"], job["spec"]["completionMode"], ray_job["kind"]) == ("Job", "Indexed", "RayJob")
-    shards = container["args"][0].replace("$JOB_COMPLETION_INDEX", "7")
-    _, of_job = parse_command(shlex.split(shards)[1:])
-    assert parse_shard(of_job.shard) == (7, job["spec"]["completions"])
-    _, on_ray = parse_command(shlex.split(ray_job["spec"]["entrypoint"])[1:])
-    assert (on_ray.engine, on_ray.address, on_ray.gpus_per_worker) == ("ray", "auto", 1.0)
-    array = next(block.code for block in blocks(page) if "#SBATCH" in block.code)
-    first, last = map(int, re.findall(r"--array=(\d+)-(\d+)", array)[0])
-    command = re.search(r"^hf-synth .*$", array, re.M)
-    assert command is not None
-    _, of_array = parse_command(shlex.split(command[0].replace("$SLURM_ARRAY_TASK_ID", str(last)))[1:])
-    assert (first, parse_shard(of_array.shard)) == (0, (last, last + 1))
+    found = [block for block in blocks(page) if block.language in ("yaml", "bash")]
+    jobs = [yaml.safe_load(block.code) for block in found if block.language == "yaml"]
+    assert [job["kind"] for job in jobs] == ["Job", "RayJob", "RayJob"]
+    completions = jobs[0]["spec"]["completions"]
+    assert jobs[0]["spec"]["completionMode"] == "Indexed"
+    (container,) = jobs[0]["spec"]["template"]["spec"]["containers"]
+    on_ray = [parsed(job["spec"]["entrypoint"]) for job in jobs[1:]]
+    assert {(args.engine, args.address) for args in on_ray} == {("ray", "auto")}
+    assert [args.gpus_per_worker for args in on_ray] == [1.0, None]
+    for job in jobs[1:]:
+        cluster = job["spec"]["rayClusterSpec"]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            mounted = {mount["name"] for one in pod["containers"] for mount in one["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in pod["volumes"]}
+    in_shards, arrays = Counter[str](), 0
+    for code in (container["args"][0], *(block.code for block in found if block.language == "bash")):
+        tasks = re.search(r"--array=0-(\d+)", code)
+        arrays += tasks is not None
+        for command in re.findall(r"^hf-synth .*$", code, re.M):
+            last = int(tasks[1]) if tasks else completions - 1
+            args = parsed(re.sub(r"\$(SLURM_ARRAY_TASK_ID|JOB_COMPLETION_INDEX)", str(last), command))
+            if (shard := getattr(args, "shard", None)) is not None:
+                assert parse_shard(shard) == (last, last + 1), command
+                in_shards[args.verb] += 1
+    assert arrays == 3
+    assert set(in_shards) == {"generate", "correct", "audit", "publish"}
+
+
+def parsed(command: str) -> Any:
+    return parse_command(shlex.split(command)[1:])[1]

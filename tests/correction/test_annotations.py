@@ -42,6 +42,20 @@ class Learnt(LLM):
     access = "credentialed"
 
 
+class Wrapper:
+    """An object of a user around an LLM, or a judge, that says nothing of its access itself."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.model = "m"
+
+    def stream(self, questions: Any, **options: Any) -> Any:
+        return self._inner.stream(questions, **options)
+
+    def predict(self, rows: Dataset) -> Any:
+        return self._inner.predict(rows)
+
+
 def test_labels_of_a_model_that_learnt_notes_are_as_strict_as_these(tmp_path: Path) -> None:
     gold = toy_rows(12, 1)
     with serving(voting(0.8)) as server:
@@ -59,6 +73,9 @@ def test_labels_of_a_model_that_learnt_notes_are_as_strict_as_these(tmp_path: Pa
         assert access_of(correct(TASK, rows, plain, gold=gold, method="argmax")) == "open"
         assert access_of(correct(TASK, rows, judge, gold=gold, method="argmax")) == "credentialed"
         assert access_of(correct(TASK, rows, judge, gold=gold, method="none")) == "open"  # it was not asked
+        wrapped = LLMJudge(TASK, Wrapper(learnt), votes=1)
+        assert access_of(annotate(wrapped, gold)) == wrapped.access == "credentialed"
+        assert access_of(correct(TASK, rows, Wrapper(judge), gold=gold, method="argmax")) == "credentialed"
         ask(TASK, judge, gold, rows, seed=0, folder=tmp_path / "o", name="judge")
     stored = read_opinions(TASK, tmp_path / "o")
     assert access_of(correct(TASK, rows, stored, gold=gold, method="argmax")) == "credentialed"

@@ -31,6 +31,7 @@ from hf_synth.correction.audited import (
 from hf_synth.correction.choice import choose
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.fitting import fit
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.correction.noise import em_noise, estimate_noise
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.evaluation.statistics import design_share
@@ -214,7 +215,7 @@ def test_a_sample_is_labelled_and_read_back(tmp_path: Path, capsys: pytest.Captu
     assert isinstance(select_audited(audited, list(audited)[:3]), Audited)
     gold = toy_rows(40, 1)
     done, policy = correct_with_policy(
-        TASK, rows, linear_fit(TASK, gold, rows), gold=gold, method="posterior", audited=audited
+        TASK, rows, linear_fit(TASK, gold, rows), gold=gold, options=CorrectionOptions("posterior", audited=audited)
     )
     assert policy.figures["audited_rows"] == 30
     assert policy.figures["audited_strata"] == 3
@@ -342,7 +343,7 @@ def test_a_row_that_a_person_rejected_is_dropped_and_stands_for_none(tmp_path: P
 
     synthetic = as_synthetic([{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(12))])
     corrected, _ = correct_with_policy(
-        TASK, synthetic, lambda _: None, gold=toy_rows(40, 1), method="none", audited=audited
+        TASK, synthetic, lambda _: None, gold=toy_rows(40, 1), options=CorrectionOptions("none", audited=audited)
     )
     for row in corrected:
         if row["id"] in ("s5", "s6"):

@@ -19,6 +19,7 @@ from hf_synth.cli.cli import main
 from hf_synth.correction import correction, label_sets
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.crossfit import folds
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.demo.simulator import Faults, running_simulator
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import generate
@@ -36,7 +37,9 @@ def corrected(groups: list[str | None], method: str, **more):  # type: ignore[no
     gold = toy_rows(len(groups), 1)
     gold = gold.remove_columns([c for c in ("group",) if c in gold.column_names]).add_column("group", groups)
     rows = as_synthetic([{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(40, 2))])
-    return correct_with_policy(TASK, rows, linear_fit(TASK, gold, rows), gold=gold, method=method, **more)
+    return correct_with_policy(
+        TASK, rows, linear_fit(TASK, gold, rows), gold=gold, options=CorrectionOptions(method, **more)
+    )
 
 
 def test_rows_without_a_group_are_groups_by_themselves() -> None:
@@ -92,7 +95,11 @@ def test_the_verb_asks_for_coverage(
     assert "needs a coverage: give one too" in capsys.readouterr().err
     with pytest.raises(TaskError, match="coverage.*single_label"):
         correct_with_policy(
-            SETS, generated(SETS, sets_gold(8)), linear_fit(TASK, gold), gold=sets_gold(20), coverage=0.9
+            SETS,
+            generated(SETS, sets_gold(8)),
+            linear_fit(TASK, gold),
+            gold=sets_gold(20),
+            options=CorrectionOptions(coverage=0.9),
         )
 
 
@@ -120,7 +127,9 @@ def test_of_gold_whose_labels_are_coin_flips_nothing_is_claimed(tmp_path: Path, 
         told = [task.gold_row(f"g{i}", f"p{i}", rng.randrange(4), text) for i, text in enumerate(texts)]
         gold = Dataset.from_list(told, features=task.gold_features())
         rows = written_from(task, gold, tmp_path)
-    _, policy = correct_with_policy(task, rows, linear_fit(task, gold, rows), gold=gold, method="auto")
+    _, policy = correct_with_policy(
+        task, rows, linear_fit(task, gold, rows), gold=gold, options=CorrectionOptions("auto")
+    )
     figures = policy.figures
     assert figures["auto_measured"] is True
     low, _ = figures["auto_accuracy_on_held_out_gold_ci95"]
@@ -151,10 +160,10 @@ def test_methods_that_count_on_gold_are_refused_before_a_model_is_trained(method
         raise AssertionError
 
     with pytest.raises(TaskError, match="gold holds no labels of an LLM.*hf-synth label TASK GOLD --gold"):
-        correct_with_policy(TASK, rows, never, gold=gold, method=method)
+        correct_with_policy(TASK, rows, never, gold=gold, options=CorrectionOptions(method))
     other = told_by(gold, "llm_label_b", gold["label"][:])
     with pytest.raises(TaskError, match="they share none"):
-        correct_with_policy(TASK, rows, never, gold=other, method=method)
+        correct_with_policy(TASK, rows, never, gold=other, options=CorrectionOptions(method))
 
 
 def test_llm_labels_on_both_sides_are_counted() -> None:
@@ -169,13 +178,13 @@ def test_llm_labels_on_both_sides_are_counted() -> None:
     both = told_by(gold, "llm_label", say(gold["label"][:])), told_by(synthetic, "llm_label_b", say(rows["label"][:]))
     fit = linear_fit(TASK, gold, rows)
     for method, names in (("measured", ("llm_label",)), ("stack", ("llm_label",))):
-        done, policy = correct_with_policy(TASK, both[1], fit, gold=both[0], method=method)
+        done, policy = correct_with_policy(TASK, both[1], fit, gold=both[0], options=CorrectionOptions(method))
         assert policy.annotators == names
         assert policy.figures["generator_labelled_gold_rows"] == 60
         assert "llm_label_b" in done.column_names
         assert np.mean(np.array(done["label"][:]) == rows["label"][:]) >= np.mean(np.array(meant) == rows["label"][:])
     second = told_by(both[0], "llm_label_b", say(gold["label"][:]))
-    _, policy = correct_with_policy(TASK, both[1], fit, gold=second, method="measured")
+    _, policy = correct_with_policy(TASK, both[1], fit, gold=second, options=CorrectionOptions("measured"))
     assert policy.annotators == ("llm_label", "llm_label_b")
     _, policy = correct_with_policy(TASK, both[1], fit, gold=second)
     assert {"measured", "loss_rank"} <= set(policy.figures["auto_scores"])
@@ -187,11 +196,11 @@ def test_how_an_llm_labels_gold_does_not_say_how_it_writes() -> None:
         [{**r, "llm_label": r["label"], "prompt_sha256": "x", "seed_ids": []} for r in toy_rows(40, 2).to_list()]
     )
     fit = linear_fit(TASK, gold, rows)
-    _, policy = correct_with_policy(TASK, rows, fit, gold=gold, method="agree")
+    _, policy = correct_with_policy(TASK, rows, fit, gold=gold, options=CorrectionOptions("agree"))
     assert "generator_accuracy_on_gold" not in policy.figures
     assert any("not how it writes them" in line for line in policy.warnings)
     with pytest.raises(TaskError, match="they share none"):
-        correct_with_policy(TASK, rows, fit, gold=gold, method="measured")
+        correct_with_policy(TASK, rows, fit, gold=gold, options=CorrectionOptions("measured"))
 
 
 class Sure:
@@ -230,13 +239,15 @@ def test_features_are_made_of_the_rows_that_need_them(
             monkeypatch.setattr(module, "CHOSEN_ON", 30 if module is correction else 90)  # of sets by label
             monkeypatch.setattr(module, "LEARNT_ON", 10)
     monkeypatch.setattr(linear.text_shift, "__kwdefaults__", {"most": 20, "seed": 0})
-    done, policy = correct_with_policy(task, rows, Sure(), gold=gold, method=method)
+    done, policy = correct_with_policy(task, rows, Sure(), gold=gold, options=CorrectionOptions(method))
     assert read == [most]
     assert len(done) == 60
     assert 0 <= policy.figures["gold_against_synthetic_auc"] <= 1
     audited = {} if kind == "multi_label" else {"s59": 0, "s58": 1}
     if method == "auto" and audited:  # rows that a person labelled are always among them
-        known = correct_with_policy(task, rows, Sure(), gold=gold, method=method, audited=audited)[0]
+        known = correct_with_policy(task, rows, Sure(), gold=gold, options=CorrectionOptions(method, audited=audited))[
+            0
+        ]
         assert known["reason"][58:] == ["audited", "audited"]
         assert read[-1] in (30, 31, 32)
 
@@ -269,6 +280,6 @@ def test_texts_of_a_folder_stay_mapped(tmp_path: Path) -> None:
     rows.save_to_disk(str(tmp_path / "rows"))
     rows = Dataset.load_from_disk(str(tmp_path / "rows"))
     before = pa.total_allocated_bytes()
-    done = correct_with_policy(TASK, rows, Sure(), gold=toy_rows(40, 1), method="argmax")[0]
+    done = correct_with_policy(TASK, rows, Sure(), gold=toy_rows(40, 1), options=CorrectionOptions("argmax"))[0]
     assert pa.total_allocated_bytes() - before < 100_000  # the texts are 1.2 MB
     assert done["text"][:2] == rows["text"][:2]

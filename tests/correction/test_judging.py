@@ -22,6 +22,7 @@ from support.tiny import LABELS, toy_rows, toy_task
 from hf_synth.cli.cli import main
 from hf_synth.correction.correction import correct, correct_with_policy, fit_policy
 from hf_synth.correction.judging import LLMJudge, judge, judge_messages, label_notes, label_orders
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import ColumnError, EndpointError, LLMError, TaskError
 from hf_synth.experiments.opinions import ask, read_opinions
 from hf_synth.generation.answers import parse_label
@@ -358,7 +359,7 @@ def test_a_judge_corrects_labels_and_is_measured_on_gold(tmp_path: Path) -> None
     gold = toy_rows(60, seed=3, task=TASK)
     with serving(voting(0.9)) as server:
         judging = LLMJudge(TASK, llm_of(server, tmp_path), votes=3)
-        done, policy = correct_with_policy(TASK, rows, judging, gold=gold, method="llm_judge")
+        done, policy = correct_with_policy(TASK, rows, judging, gold=gold, options=CorrectionOptions("llm_judge"))
         assert policy.method == "posterior"
         right = float(np.mean(np.array(done["label"]) == truth))
         given = float(np.mean(np.array(rows["llm_label"]) == truth))
@@ -381,13 +382,15 @@ def test_a_judge_weaker_than_the_prompt_is_not_believed(tmp_path: Path) -> None:
         judging = LLMJudge(TASK, llm_of(server, tmp_path), votes=3)
         right = {}
         for method in ("argmax", "llm_judge", "auto"):
-            done, policy = correct_with_policy(TASK, rows, judging, gold=gold, method=method)
+            done, policy = correct_with_policy(TASK, rows, judging, gold=gold, options=CorrectionOptions(method))
             kept = np.array(done["weight"]) > 0
             right[method] = float(np.mean((np.array(done["label"]) == truth)[kept])) if kept.any() else 1.0
             if method == "argmax":
                 assert not any("weaker" in line for line in policy.warnings), "the generator was not measured"
                 audited = dict(zip(rows["id"][:80], truth[:80], strict=True))
-                told = correct_with_policy(TASK, rows, judging, gold=gold, method=method, audited=audited)[1]
+                told = correct_with_policy(
+                    TASK, rows, judging, gold=gold, options=CorrectionOptions(method, audited=audited)
+                )[1]
                 assert any("weaker" in line for line in told.warnings)
             if method == "auto":
                 assert policy.method != "argmax"
@@ -407,7 +410,7 @@ def test_the_method_needs_a_judge_and_a_judge_labels(tmp_path: Path, caplog: pyt
         judging = LLMJudge(TASK, llm_of(server, tmp_path), votes=1)
         own = rows.map(lambda _: {"generator": "m-served"})
         with caplog.at_level(logging.WARNING):
-            policy = correct_with_policy(TASK, own, judging, gold=gold, method="llm_judge")[1]
+            policy = correct_with_policy(TASK, own, judging, gold=gold, options=CorrectionOptions("llm_judge"))[1]
     assert "agree with itself" in caplog.text
     assert policy.figures["judge"]["judges_its_own_rows"] is True
 
@@ -424,7 +427,9 @@ def test_a_judge_of_sets_is_a_corrector_too(tmp_path: Path) -> None:
 
     with serving(answer) as server:
         judging = LLMJudge(SETS, llm_of(server, tmp_path), votes=1)
-        done, policy = correct_with_policy(SETS, generated(SETS, wrong), judging, gold=gold, method="llm_judge")
+        done, policy = correct_with_policy(
+            SETS, generated(SETS, wrong), judging, gold=gold, options=CorrectionOptions("llm_judge")
+        )
     assert list(done["findings"]) == list(truth["findings"])
     assert policy.figures["judge"]["votes"] == 80
 

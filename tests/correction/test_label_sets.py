@@ -21,6 +21,7 @@ from hf_synth.correction.augmentation import augment
 from hf_synth.correction.correction import correct, correct_with_policy
 from hf_synth.correction.crossfit import Rows, opinions_from_gold
 from hf_synth.correction.label_sets import METHODS, Sets, choose_for_sets, decide_sets
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.gold.gold import load_gold
@@ -130,7 +131,7 @@ def test_opinions_come_from_models_that_did_not_see_the_row() -> None:
     gold, rows = sets_gold(40, seed=1), generated(SETS, sets_gold(60, seed=2))
     for method, expected in (("argmax", [(32, 0)] * 5), ("posterior", [(20, 30)] * 2)):
         seen: list[tuple[int, int]] = []
-        done, policy = correct_with_policy(SETS, rows, fitting(seen), gold=gold, method=method)
+        done, policy = correct_with_policy(SETS, rows, fitting(seen), gold=gold, options=CorrectionOptions(method))
         assert seen == expected
         assert done.features == SETS.corrected_features()
         assert Policy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
@@ -156,7 +157,7 @@ def test_posterior_mends_sets_and_reports_it() -> None:
     meant = np.abs(label_matrix(SETS, truth) - flips)
     rows = generated(SETS, truth.map(lambda _, i: {"findings": np.flatnonzero(meant[i]).tolist()}, with_indices=True))
     expected = label_matrix(SETS, truth)
-    done, policy = correct_with_policy(SETS, rows, fitting([]), gold=gold, method="auto")
+    done, policy = correct_with_policy(SETS, rows, fitting([]), gold=gold, options=CorrectionOptions("auto"))
     right = float((label_matrix(SETS, done) == expected).mean())
     assert policy.figures["auto_why"].startswith(policy.method)
     assert set(policy.figures["auto_scores"]) <= set(METHODS)

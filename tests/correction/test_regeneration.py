@@ -16,6 +16,7 @@ from support.tiny import LABELS, TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.cli.cli import main
 from hf_synth.correction.correction import correct
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.correction.regeneration import estimate_again, regenerate, regenerate_with_policy
 from hf_synth.errors import ColumnError, HfSynthError, ModelError, OverlapError, TaskError
 from hf_synth.generation.generation import generate
@@ -152,8 +153,10 @@ def test_audited_rows_and_coverage_reach_the_correction(tmp_path: Path) -> None:
         done = regenerate(TASK, first, judging, llm, exemplars=gold, audited=audited, **told)
         assert first["label_status"][at] == "dropped"
         assert (done["label_status"][at], done["label"][at]) == ("kept", first["llm_label"][at])
-        plain, policy = regenerate_with_policy(TASK, first, judging, llm, exemplars=gold, **told)
-        covered, sure = regenerate_with_policy(TASK, first, judging, llm, exemplars=gold, coverage=0.9, **told)
+        how: dict[str, Any] = {"gold": gold, "exemplars": gold, "rounds": 1}
+        options = CorrectionOptions("agree"), CorrectionOptions("agree", coverage=0.9)
+        plain, policy = regenerate_with_policy(TASK, first, judging, llm, **how, options=options[0])
+        covered, sure = regenerate_with_policy(TASK, first, judging, llm, **how, options=options[1])
         assert policy is not None
         assert sure is not None
         assert policy.to_json() != sure.to_json()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.kinds import ASKED, DRUGS, T5_ARGS, asked_gold, generated, tiny_t5
 
 from hf_synth.correction.correction import correct, correct_with_policy
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.correction.policy import Policy
 from hf_synth.correction.target_texts import Rules, decide_targets, found_in, measure
 from hf_synth.errors import ColumnError, OverlapError, TaskError
@@ -50,7 +51,7 @@ def wrong_rows(n: int, wrong: int) -> tuple[Dataset, list[str]]:
 
 def test_what_the_corrector_contradicts_is_dropped_or_rewritten() -> None:
     gold, (rows, truth) = asked_gold(60), wrong_rows(40, 10)
-    done, policy = correct_with_policy(ASKED, rows, reading, gold=gold, method="drop")
+    done, policy = correct_with_policy(ASKED, rows, reading, gold=gold, options=CorrectionOptions("drop"))
     assert done.features == ASKED.corrected_features()
     assert done["label_status"] == ["dropped"] * 10 + ["kept"] * 30
     assert set(done["reason"][:10]) == {"not_in_text"}  # gold's answers stand in their texts
@@ -71,7 +72,7 @@ def test_what_the_corrector_contradicts_is_dropped_or_rewritten() -> None:
 
 def test_a_weak_corrector_replaces_nothing_and_drops_nothing_for_disagreeing() -> None:
     gold, (rows, _) = asked_gold(60), wrong_rows(40, 4)
-    done, policy = correct_with_policy(ASKED, rows, guessing, gold=gold, method="replace")
+    done, policy = correct_with_policy(ASKED, rows, guessing, gold=gold, options=CorrectionOptions("replace"))
     assert any("weaker" in line for line in policy.warnings)
     assert any("no row is dropped for disagreeing" in line for line in policy.warnings)
     assert "relabelled" not in done["label_status"]

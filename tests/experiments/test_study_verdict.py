@@ -11,8 +11,9 @@ import pytest
 from hf_synth.experiments.equivalence import Equivalence, Spent, cost_benefit
 from hf_synth.experiments.groups import interval_text, over_seeds, too_few
 from hf_synth.experiments.names import mix_name, sized_name
+from hf_synth.experiments.report import cost_section, worth_section
 from hf_synth.experiments.results import Results, Worth
-from hf_synth.experiments.study_verdict import study_lead
+from hf_synth.experiments.study_verdict import study_lead, worth_in_words
 from hf_synth.reports.page import page
 
 
@@ -63,6 +64,33 @@ def test_the_best_of_several_is_said_to_be_that() -> None:
     assert any("best of 2 mixes" in point for point in lead.points)
     alone = study_lead(results(SCORED, worths=[worth(90.0, 60.0, 99.0, arm="synthetic raw, ratio 2")]))
     assert "200 synthetic notes alone, made with 100 gold, do as well as 90" in alone.verdict
+
+
+def test_a_mix_has_the_name_of_its_rows_and_not_of_its_budget() -> None:
+    below = Equivalence(50.0, None, None, False, True, (50, 800), runs=3)
+    low, high = (
+        dataclasses.replace(worth(50.0, None, None, arm=f"augment {labels}, ratio 2"), equivalence=below, size=100,
+                            gold=99, score=score)
+        for labels, score in (("argmax", 0.4), ("raw", 0.5))
+    )  # fmt: skip
+    lead = study_lead(results(SCORED, worths=[low, high]))
+    assert lead.verdict.endswith(
+        "100 gold + 200 synthetic notes score below 50 gold rows alone, the fewest that were measured."
+    )
+    assert lead.points[0].startswith("This mix is gold + uncorrected, ratio 2"), "of equal ones the best score"
+    assert "The 100 gold rows hold 99 different texts, which the gold budget counts." in lead.points
+    assert lead.tiles[0].name == "gold notes alone score as 100 gold + 200 synthetic"
+    section = worth_section([low, high])
+    assert section is not None
+    (table,) = section.tables
+    assert list(table.header) == ["training mix", "synthetic notes", "does as well as", "runs"]
+    assert table.cells()[0] == [
+        "100 gold + corrected (argmax), ratio 2", "200", "at most 50 gold rows, the fewest that were measured", "3",
+    ]  # fmt: skip
+    cost = cost_section([low, high], "")
+    assert cost is not None
+    assert [row[0] for row in cost.tables[0].cells()] == [worth_in_words(low), worth_in_words(high)]
+    assert str(low).startswith("100 gold + 200 synthetic is worth <= 50 gold notes")
 
 
 def test_two_seeds_have_no_interval() -> None:

@@ -107,7 +107,11 @@ def test_a_preview_without_a_good_row_is_exit_code_1_and_obeys_no_answer(
     with serving(lambda *_: Said("I cannot \x1b]0;owned\x07 \x1b[2J\x9b31m write notes.")) as server:
         words = ["generate", "clinic", "--llm", "m", "--base-url", server.url, "--n", "9", "--gold-size", "20"]
         assert main([*words, "--out", "o", "--preview", "1", "-q"]) == 1
-    out = capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert error.startswith(
+        "hf-synth: no note was made: the answer is not in the form that was asked for, 1 of 1 times; "
+    )
+    assert "goes on from here" not in out
     assert "\\x1b]0;owned\\x07" in out
     assert not set("\x1b\x07\x9b") & set(out)
 

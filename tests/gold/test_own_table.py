@@ -69,6 +69,15 @@ def test_a_doubtful_label_has_the_line_of_its_file(tmp_path: Path, caplog: pytes
     assert "label 'hgih' (first in line 3 of test.csv) occurs once" in caplog.text
 
 
+def test_the_lines_of_a_table_with_line_breaks_in_cells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = [[note(i), ("low", "high")[i % 2]] for i in range(40)]
+    broken = [["two\nlines", "low"], *good, ["one more", "hihg"]]
+    task_from_table(table(tmp_path / "t.csv", ["note", "label"], *broken), **COLUMNS)
+    assert "label 'hihg' (first in line 43 (44 in an editor)) occurs once" in caplog.text
+    with pytest.raises(RowError, match=r"t.csv, line 44 \(45 in an editor\), row 43: column 'note' is empty"):
+        task_from_table(table(tmp_path / "t.csv", ["note", "label"], *broken, ["", "low"]), **COLUMNS)
+
+
 def test_json_values_are_labels_as_they_print(tmp_path: Path) -> None:
     for values, labels in (
         ([True, False, "TRUE", "false"], ("TRUE", "false")), ([1, 1.0, "1", 2], ("1", "2")),

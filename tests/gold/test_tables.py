@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,28 @@ def test_a_table_is_read_as_its_owner_means_it(tmp_path: Path, text: str) -> Non
 def test_rows_without_content_are_passed_over_and_lines_stay_those_of_the_spreadsheet(tmp_path: Path) -> None:
     text = 'note,label\n"a\nb",low\n,\n\n  ,\t\nc,high\n'
     assert [number for number, _ in read(written(tmp_path / "x.csv", text))] == [1, 5]
-    with pytest.raises(RowError, match="x.csv, line 7, row 6: has 3 fields where the header has 2"):
+    with pytest.raises(RowError, match=r"x.csv, line 7 \(8 in an editor\), row 6: has 3 fields where"):
         list(read_table(written(tmp_path / "x.csv", text + "d,low,more\n")))
+
+
+def test_where_a_cell_has_line_breaks_the_line_of_an_editor_is_named_too(tmp_path: Path) -> None:
+    """A spreadsheet counts rows, an editor counts lines."""
+    for text, says in (
+        ('note,label\na,low\n"b\n\nc",low\nd,low,x\n', "line 4 (6 in an editor), row 3: has 3 fields"),
+        (
+            'note,label\na,low\n"b\r\nc",low\r\nd,low,x\r\ne,low,x\r\n',
+            "lines 4 (5 in an editor), 5 (6 in an editor): has 3",
+        ),
+        ('"the\nnote",label\na,low\nb,low,x\n', "line 3 (4 in an editor), row 2: has 3 fields"),
+        ('note,label\n"b\nc",low\n"d\n,low\ne,low\n', "line 3 (4 in an editor), row 2: the quoting is broken"),
+        ('note,label\n"b\nc",low,x\n', "line 2, row 1: has 3 fields"),
+        ("sep=;\nnote;label\na;low;x\n", "line 2 (3 in an editor), row 1: has 3 fields"),
+    ):
+        with pytest.raises(RowError) as caught:
+            read(written(tmp_path / "x.csv", text))
+        assert says in str(caught.value), text
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (str(again), again.row) == (str(caught.value), caught.value.row)
 
 
 def test_a_comma_in_the_header_of_a_table_with_semicolons(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from support.audit_texts import TASK, notes, rows_of
 from hf_synth.privacy.audit import audit
 from hf_synth.privacy.canaries import make_canaries
 from hf_synth.privacy.findings import Findings
-from hf_synth.privacy.report import audit_markdown, audit_page
+from hf_synth.privacy.report import audit_lead, audit_markdown, audit_page
 
 GOLD, CLEAN = notes(120, 1), notes(100, 2)
 PHONE = " call (617) 555-0199"
@@ -64,7 +64,10 @@ def test_rows_nearer_to_gold_than_other_notes_are_not_just_let_go(gold: Dataset,
     assert verdict(found) == (
         "40 of 40 rows may leave once a person has looked at them; 0 are withheld. Names were not checked."
     )
-    assert "- The synthetic rows lie nearer to gold than held-out gold: in all pairs of both" in audit_markdown(found)
+    assert (
+        "- The synthetic rows lie nearer to gold than held-out gold: in all pairs of a synthetic and a"
+        in audit_markdown(found)
+    )
     same = audit(TASK, rows_of(TASK, CLEAN, "synthetic"), gold=gold, held_out=held_out)
     assert verdict(same) == "100 of 100 rows may leave; 0 are withheld. Names were not checked."
     assert "rows lie nearer" not in audit_markdown(same)
@@ -79,6 +82,9 @@ def test_a_generator_that_copies_leaves_nothing(gold: Dataset) -> None:
     assert rows["must not leave"][0][0] == "100"
     assert rows["must not leave"][0][2].startswith("all rows, since too many copy gold: 10 ")
     assert "10 of them contain gold (10.00%)" in audit_markdown(found)
+    may, must, _ = audit_lead(found).tiles
+    assert may.note == "of 100", "nothing may leave, whatever was found"
+    assert must.note.startswith("all rows, since too many copy gold: 10 copy of gold, 10 copied span")
 
 
 def test_without_gold_it_is_not_known_what_may_leave() -> None:

@@ -25,7 +25,7 @@ from hf_synth.privacy.membership import Exposure, compare_losses
 from hf_synth.publishing.card_checks import check_card
 from hf_synth.publishing.card_models import model_card_facts
 from hf_synth.publishing.card_text import _table, dataset_card, eval_results, model_card, plain
-from hf_synth.publishing.cards import Recorded, dataset_facts
+from hf_synth.publishing.cards import Recorded, dataset_facts, doubts_of
 from hf_synth.task.scripts import list_tasks
 from hf_synth.task.task import Task
 
@@ -476,6 +476,18 @@ def test_a_label_is_no_markup_and_doubts_stand_first() -> None:
     card = dataset_card(facts | {"version": "0.0.0"})
     assert "**a&#93;(http&#58;//x) &lt;b>&#42;" in card
     assert card.index("**Caution:** no row is left of &lt;i>.") < card.index("## Use it")
+
+
+def test_a_label_whose_rows_the_audit_withholds_is_said() -> None:
+    """Row 5 is the only one of grade_3 that correction left, and it holds a telephone number."""
+    line = "the audit withholds every row of these labels: grade_3: generate other notes of them"
+    rows = rows_of(CLINIC)
+    assert doubts_of(rows, POLICY, {5}) == (*doubts_of(rows, POLICY), line)
+    assert doubts_of(rows, POLICY, {0, 2, 3}) == (*doubts_of(rows, POLICY), line.replace("grade_3", "grade_0"))
+    assert doubts_of(rows, POLICY, {2, 3}) == doubts_of(rows, POLICY), "these rows do not count anyway"
+    facts = full_facts()
+    assert facts["audit_rows"]
+    assert facts["doubts"][-1] == line
 
 
 def test_a_task_without_a_licence_grants_none() -> None:

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.publishing_rows import OPEN, gold_rows, synthetic_rows
 
@@ -15,6 +17,8 @@ from hf_synth.privacy.audit import index_gold
 from hf_synth.privacy.overlap import Index
 from hf_synth.publishing.card_checks import check_card
 from hf_synth.publishing.checks import Watched, check_folder
+from hf_synth.publishing.contents import strings_in
+from hf_synth.publishing.local_paths import has_local_path
 from hf_synth.publishing.publishing import publish_dataset
 
 TASK = replace(OPEN, language="en")
@@ -90,6 +94,10 @@ def test_an_export_as_it_is_passes(export: Path) -> None:
     ("README.md", "", "\n-----BEGIN RSA PRIVATE KEY-----\n", "a private key"),
     ("README.md", "", "\nread from /home/somebody/notes\n", "a path of this machine"),
     ("README.md", "", "\nread from C:\\Users\\notes\n", "a path of this machine"),
+    *(("README.md", "", f"\nread from {path}\n", "a path of this machine") for path in (
+        "/gpfs/lab/anna/notes", "/scratch1/anna/x", "/Volumes/Data/notes", "/srv/notes/x", "/opt/clinic/notes.csv",
+        "C:/Users/anna/x", "\\\\server\\share\\gold", "~/notes/gold.csv", "file:///clinic/notes.csv",
+    )),
     ("croissant.json", '"sha256": "', '"sha256": "0', "its distribution is not that of the files"),
     ("croissant.json", '"contentSize": "', '"contentSize": "1', "its distribution is not that of the files"),
     ("croissant.json", '"dataType": "sc:Text"', '"dataType": "sc:Integer"', "its recordSet is not that of the files"),
@@ -119,7 +127,22 @@ def test_rows_beside_the_configs_are_found(export: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("fine", [
     "See https://example.org/data/notes for more.", "None of the notes is real.", "| None | 3 |", "and/or", "`None`",
+    "See [the page](https://example.org/home/x).", "`/usr/bin/env python`", "2/3, ~5/10, C: see below", "mg/dl",
 ])  # fmt: skip
 def test_what_may_stand_in_a_card_passes(export: Path, fine: str) -> None:
     card: Any = (export / "README.md").read_text() + f"\n{fine}\n"
     assert check_card(card) == []
+    assert not has_local_path(card)
+
+
+def test_gold_in_the_names_and_metadata_of_fields_is_found(tmp_path: Path) -> None:
+    """What a writer of parquet keeps beside the rows: metadata of a field, the name of a list's items."""
+    note = gold_rows(OPEN)["text"][2]
+    for field in (
+        pa.field("text", pa.string(), metadata={"note": note}),
+        pa.field("label_probs", pa.list_(pa.field(note, pa.float32()))),
+    ):
+        pq.write_table(
+            pa.table({field.name: pa.array([None], field.type)}, schema=pa.schema([field])), tmp_path / "x.parquet"
+        )
+        assert note in strings_in(tmp_path / "x.parquet")

@@ -19,7 +19,7 @@ from hf_synth.errors import HfSynthError, PublishError
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.hub import connected, running_hub
 from hf_synth.models.training import train
-from hf_synth.publishing.gate import Verdict, origin_of_model
+from hf_synth.publishing.gate import Verdict, origin_of_model, origin_of_rows
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.publishing.release import entries
 from hf_synth.publishing.remote import Repository
@@ -130,6 +130,8 @@ def test_gold_must_be_the_gold_it_came_from() -> None:
     known = ask(rows, gold, manifest=manifest, dry_run=True)
     assert known.allowed
     assert "the gold holds all 30 gold rows that were shown" in str(known)
+    repeated = origin_of_rows(RESTRICTED, rows, [gold], manifest | {"gold_rows": 32})
+    assert repeated.summary.endswith("and all 32 gold rows (30 different texts) that the folder was made with")
 
 
 def test_what_nothing_was_recorded_of_is_said_and_never_public() -> None:
@@ -177,10 +179,10 @@ def test_a_model_is_checked_against_the_gold_that_it_saw(tmp_path: Path) -> None
     gold = toy_rows(20, task=task)
     model = train(task, gold, base_model=tiny_base(tmp_path / "base"), output_dir=tmp_path / "m", args={"max_steps": 1})
     some = publish_model(task, model, None, "o/m", gold=gold.select(range(15)), push=False)
-    assert _told(some, "lacks 5 of the 20 gold texts that the model was trained on")
+    assert _told(some, "lacks 5 of the 20 gold rows that the model was trained on")
     assert _told(publish_model(task, model, None, "o/m", gold=toy_rows(20, seed=9, task=task), push=False), "lacks 20")
     often = concatenate_datasets([gold.select(range(15)), *[gold.select([0])] * 10])  # 25 rows, 15 texts
-    assert _told(publish_model(task, model, None, "o/m", gold=often, push=False), "lacks 5 of the 20 gold texts")
+    assert _told(publish_model(task, model, None, "o/m", gold=often, push=False), "lacks 5 of the 20 gold rows")
     rows = gold.map(lambda r: {"source": "synthetic"})
     assert _told(publish_model(task, model, None, "o/m", gold=rows, push=False), "are not marked as gold")
     assert publish_model(task, model, None, "o/m", gold=gold, push=False).allowed
@@ -194,8 +196,12 @@ def test_gold_that_repeats_a_text_is_whole_when_each_text_is_there() -> None:
     for facts in (twice, twice | {"gold_texts": 20}):
         assert origin_of_model(task, facts, [gold]).problems == ()
     assert origin_of_model(task, twice | {"gold_texts": 20}, [gold.select(range(19))]).problems
-    assert origin_of_model(task, twice, [gold.select(range(16))]).problems
-    assert "all 20 gold texts" in origin_of_model(task, twice | {"gold_texts": 20}, [gold, gold]).summary
+    (lacking,) = origin_of_model(task, twice, [gold.select(range(16))]).problems
+    assert "lacks 1 of the 17 gold texts that the model" in lacking
+    assert (
+        "all 25 gold rows (20 different texts) that the model"
+        in origin_of_model(task, twice | {"gold_texts": 20}, [gold, gold]).summary
+    )
 
 
 # --- any arguments, a real Hub ----------------------------------------------------------------------------------------

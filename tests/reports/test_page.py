@@ -94,6 +94,8 @@ def test_a_table_that_is_too_wide_for_a_phone_is_a_list_there() -> None:
     assert Table([f"column {i}" for i in range(6)], [["a", *[0.5] * 5]]).is_wide()
     assert Table(["label", "why"], [["a", "word " * 20]]).is_wide()
     assert Table(["name", "n"], [["x" * 60, 1]]).is_wide()
+    assert Table(["name", "worth"], [["x", "at most 40 gold rows, the fewest of all"]]).is_wide() is False
+    assert Table(["name", "worth"], [["x", "at most 40 gold rows, the fewest that were measured"]]).is_wide()
     assert not Table(["a"], []).is_wide()
     text = page("t", [Section("s", tables=[Table(["a", "<b>"], [["x", "word " * 20]])])])
     assert 'class="wide stack"' in text
@@ -106,6 +108,13 @@ def test_numbers_of_a_picture_are_folded_beneath_it() -> None:
     with_plot = page("t", [Section("s", plots=every_plot("a", "b", "c")[:1], tables=[table])])
     assert with_plot.index("<svg") < with_plot.index('<details class="numbers">') < with_plot.index("<table>")
     assert "<details" not in page("t", [Section("s", tables=[table])])
+
+
+def test_a_cell_with_code_stays_one_piece_in_a_list() -> None:
+    """On a phone a cell is a grid of its name and its content: each piece of code would be a further one."""
+    text = page("t", [Section("s", tables=[Table(["what", "why"], [["a", "9 `copy`, 6 `near`"], ["b", "none"]])])])
+    assert 'data-name="why"><span>9 <code>copy</code>, 6 <code>near</code></span></td>' in text
+    assert 'data-name="why">none</td>' in text
 
 
 def test_code_is_the_only_mark() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.reports import progress
-from hf_synth.reports.progress import Stage, clock, counted, mention, shown, stage
+from hf_synth.reports.progress import clock, counted, mention, shown, stage
 
 
 class Terminal(io.StringIO):
@@ -157,26 +160,51 @@ def test_a_time_is_in_minutes_and_hours(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-def test_the_time_left_counts_what_an_inner_stage_has_done() -> None:
-    one = Stage("fold", 4)
-    now = time.monotonic() + 30
-    assert one.left(0.0, now) is None, "nothing is done yet"
-    assert one.left(0.5, now) == pytest.approx(30 / 0.5 * 3.5, rel=0.01)
-    one.done = 2
-    assert one.left(0.0, now) == pytest.approx(30, rel=0.01)
-    one.restart()
-    assert one.left(0.0, now) is None, "what came before took no time"
-    one.done = 3
-    assert one.left(0.0, now) == pytest.approx(30, rel=0.01)
+def test_the_time_left_is_that_of_the_outermost_stage_that_knows_it(
+    fast: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    now = [1_000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with shown(), stage("model", 2):
+        now[0] += 5
+        assert progress._line is not None
+        assert progress._line.text() == "model 1/2 | 0:05", "nothing is counted yet"
+        with stage("training", 10) as training:
+            for step in range(1, 5):
+                now[0] += 4
+                training.done = step
+                if step < 3:
+                    assert "ETA" not in progress._line.text(), "two steps are too few"
+            assert progress._line.text().endswith("ETA 1:09"), "6 steps of 4 s, and another model of 45 s"
+            now[0] += 3
+            assert progress._line.text().endswith("ETA 1:06"), "it goes down between two steps"
+            now[0] += 60
+            assert progress._line.text().endswith("ETA 1:05"), "and does not grow"
 
 
-def test_a_second_stage_inside_does_not_undo_the_first() -> None:
-    one = Stage("fold", 2)
-    now = time.monotonic() + 30
-    assert one.left(0.9, now) == pytest.approx(30 / 0.9 * 1.1, rel=0.01), "of a training"
-    assert one.left(0.0, now) == pytest.approx(30 / 0.9 * 1.1, rel=0.01), "rows are read by the trained model"
-    one.advance()
-    assert one.left(0.0, now) == pytest.approx(30, rel=0.01)
+def test_a_library_that_is_loaded_is_named(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`run | 0:41` for minutes says nothing: on busy cores the libraries take that long."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "_IDLE", 0.0)
+    waits = (
+        "import time\nfrom pathlib import Path\nwhile not Path(__file__).with_name('go').exists(): time.sleep(0.01)\n"
+    )
+    (tmp_path / "peft.py").write_text(waits)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "peft", raising=False)
+    loading = threading.Thread(target=importlib.import_module, args=("peft",))
+    with shown(idle="run"):
+        loading.start()
+        wait_for(lambda: terminal.lines[-1].startswith("run | loading peft | 0:0"))
+        with stage("fold", 2):
+            wait_for(lambda: terminal.lines[-1] == "fold 1/2 | loading peft")
+            (tmp_path / "go").touch()
+            loading.join()
+            wait_for(lambda: terminal.lines[-1] == "fold 1/2")
+    monkeypatch.delitem(sys.modules, "peft")
 
 
 class Broken(Terminal):

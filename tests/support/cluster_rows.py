@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import DatasetDict
@@ -14,11 +15,20 @@ from hf_synth.models.record import write_facts
 from hf_synth.task.folders import write_stage
 
 CANARY = "zyxcanary77"
+GOLD_CANARY = "qwvcanary88"
 
 
 def make_journey(work: Path, n: int = 47) -> Path:
-    """Write work/gold, work/synthetic (n rows, one of them with CANARY, some repeated or copied) and work/model."""
-    gold = DatasetDict(train=toy_rows(24, 1), validation=toy_rows(23, 2), test=toy_rows(12, 3))
+    """Write work/gold, work/synthetic (n rows, one of them with CANARY, some repeated or copied) and work/model.
+
+    A row of the gold holds GOLD_CANARY.
+    """
+
+    def marked(row: dict[str, Any], number: int) -> dict[str, Any]:
+        return {"text": f"{row['text']} {GOLD_CANARY}"} if number == 7 else {}
+
+    seen = toy_rows(24, 1).map(marked, with_indices=True, load_from_cache_file=False)
+    gold = DatasetDict(train=seen, validation=toy_rows(23, 2), test=toy_rows(12, 3))
     write_stage(TASK, gold, work / "gold", stage="gold")
     rows = [{**row, "llm_label": (row["label"] + (i % 4 == 0)) % 3} for i, row in enumerate(toy_rows(n, 4))]
     rows[-1]["text"], rows[-2]["text"], rows[-3]["text"] = rows[0]["text"], rows[1]["text"], gold["train"][3]["text"]

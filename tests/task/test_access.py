@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from support.publishing_rows import CREDENTIALED, OPEN, RESTRICTED, gold_rows
 
 from hf_synth.errors import RowError
 from hf_synth.models.record import FACTS, ModelAt
-from hf_synth.task.access import overall_access
+from hf_synth.task.access import held_access, overall_access
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import write_stage
 
@@ -48,3 +49,56 @@ def test_names_of_tasks_tighten_and_never_loosen() -> None:
     assert overall_access(OPEN, other) == "credentialed"
     assert overall_access(OPEN, other, named=False) == "open"
     assert overall_access(CREDENTIALED, rows) == "credentialed"  # the rows' own task
+
+
+LEARNT = SimpleNamespace(access="credentialed")
+
+
+class Slotted:
+    __slots__ = ("empty", "inner")
+
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+
+
+class Loose(SimpleNamespace):
+    access = "open"
+
+
+def test_a_wrapper_is_as_strict_as_what_it_holds() -> None:
+    """What a wrapper says of itself may tighten the access, and never loosens it."""
+    learnt = SimpleNamespace(access="credentialed")
+
+    def ask(question: str, *, llm: object = None) -> str:
+        return question if llm is None else f"{learnt}"
+
+    class OfClass:
+        inner = learnt
+
+    class OfMethod:
+        def stream(self) -> object:
+            return learnt
+
+    class OfProperty:
+        @property
+        def llm(self) -> object:
+            return learnt
+
+    class OfModule:
+        @staticmethod
+        def stream() -> object:
+            return LEARNT
+
+    ring = SimpleNamespace(others=[])
+    ring.others += [ring, {"second": (learnt,)}]
+    for wrapper in (
+        SimpleNamespace(llm=learnt), Slotted(learnt), Loose(inner=learnt), SimpleNamespace(ask=ask),
+        partial(ask, llm=1), partial(print, llm=learnt), SimpleNamespace(stream=Slotted(learnt).__init__), ring,
+        OfClass(), OfMethod(), OfProperty(), OfModule(),
+        SimpleNamespace(a=SimpleNamespace(b=SimpleNamespace(c=learnt))),
+    ):  # fmt: skip
+        assert held_access(wrapper) == "credentialed", wrapper
+    assert held_access(SimpleNamespace(access="unheard of")) == "credentialed"
+    assert held_access(SimpleNamespace(access="restricted", llm=Loose())) == "restricted"
+    for plain in (SimpleNamespace(), Loose(), Slotted(None), SimpleNamespace(task=CREDENTIALED, notes=["x"] * 3), len):
+        assert held_access(plain) == "open"

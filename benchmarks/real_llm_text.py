@@ -1,0 +1,106 @@
+"""The written text of docs/results/real_llm.md. Figures stand in the tables, which `real_llm_page.py` makes."""
+
+ABOUT = """\
+# The paper's experiments with a real small LLM
+
+Measured by `benchmarks/real_llm.py`. Nothing is simulated: texts and labels of the gold are real and openly licensed,
+rows are written by a small language model in this process's care (llama.cpp), and the encoder is pretrained MiniLM. A
+synthetic row's label is what the generator was asked for; nobody knows whether it is true. These generators are among
+the weakest that exist: what a large one would bring is another question.
+"""
+
+HEAD = """\
+What was run: MTS-Dialog (200 gold sections, 20 labels) and SDOH-NLI (200 gold pairs, 5% of them True). Each seed has
+its own gold, notes, corrector and models. The generator sees two exemplars of one label and writes one row an answer,
+with at most three calls for each row that is wanted; for ratio 4, which wants 800 rows, with at most two. Correctors
+are a linear head on frozen features, MiniLM, and SmolLM2 as a judge; the model that is scored is a linear head or a
+fine-tuned MiniLM.
+
+## What it shows
+
+**The paper's order does not appear. It is reversed.** Uncorrected notes help more than corrected ones.
+"""
+
+SCORES = """\
+The best score of a line is bold. Argmax is the paper's rule: the corrector's labels alone.
+"""
+
+CHANGES = """\
+Intervals in brackets are 95% intervals over seeds; fewer than three seeds have none. Bold: beyond chance after Holm's
+correction over all comparisons of the study.
+"""
+
+USED = """\
+- Uncorrected notes help the fine-tuned MiniLM on both tasks. With the linear head no difference from gold alone is
+  beyond chance after it, with one exception: ratios 2 and 4 on SDOH-NLI where 800 notes were wanted, a study with half
+  as many comparisons.
+- The corrector's labels alone take the gain of the fine-tuned MiniLM away, on both tasks, and that of the exception.
+- `auto` used none of the notes in all runs on SDOH-NLI. It kept its promise, which is about gold alone, and it missed
+  the gain.
+
+**Why.** The LLM is asked for as many notes of a rare label as of a common one. Gold has about ten True pairs. A
+corrector that such gold trained never says True, and takes the label from every note; `auto` compares methods on the
+same ten pairs, which cannot tell a gain from chance. `correct`, `run` and the card say so: *the corrector finds no
+held-out gold row of True*. The report of `run` also trains on uncorrected notes, and says where they do better.
+
+**What to do then**: label more gold of the rare label (`generate` cannot replace it), or keep the LLM's labels
+(`--method none`) and confirm the gain on rows that were not used to find it.
+
+Read off the curve of gold alone of the linear head, without an interval (3 runs): 200 gold with uncorrected notes are
+worth some 350 to 590 gold notes on SDOH-NLI and 210 to 240 on MTS-Dialog. Notes alone are worth at most 50 on
+MTS-Dialog, and 50 to 230 on SDOH-NLI. More than one note for each gold row adds little. SmolLM2 as a judge brings no
+gain that can be told from chance. MiniLM with three epochs on 200 rows of 20 labels is far from trained: its absolute
+scores on MTS-Dialog say little. A run "corrected (auto) notes alone" fails where `auto` uses no note: there is nothing
+to train on.
+"""
+
+GENERATORS = """\
+## Generator against generator
+
+SmolLM2 135M was tuned to follow instructions; Gemma 3 270M is a base model. Scores are means of macro-F1 over the seeds
+that both have, on the same gold and test rows. Notes are those that were trained on: `auto` may use none. With both,
+the best mix of each ratio has gold and uncorrected notes.
+"""
+
+RARE = """\
+## Rare section headers
+
+Labels of MTS-Dialog with fewer than 12 test rows, which is most of them; F1 of the linear head, the mean over seeds. A
+training mix finds a label when one of its runs has a test row right.
+"""
+
+SUBGROUPS = """\
+## Categories of the hypotheses
+
+Test pairs of SDOH-NLI by what the hypothesis is about, which words of its template decide (`CATEGORIES` in
+`benchmarks/real_llm_page.py`). Counts are means over seeds; "True in gold" are the True pairs among the 200. Found are
+True pairs that are labelled True, false alarms are other pairs that are. A change of macro-F1 has its 95% interval;
+bold: beyond chance after Holm's correction over the categories of the table.
+
+Alcohol and tobacco gain most: they have most of the True pairs in the gold. Drugs, employment and living alone, which
+have few or none, get more false alarms than pairs that are found. No change of one category is beyond chance.
+"""
+
+SUMMARIES = """\
+## Summaries of MTS-Dialog
+
+No small pretrained sequence-to-sequence model comes as a Python package, so a T5 of two layers was trained from nothing
+on real pairs. ROUGE is that of hf_synth, without stemming, on the 200 test dialogues.
+"""
+
+KEPT = """\
+## Tokens and hours of a run
+
+The mean over seeds of what one run of the generator took, for the largest ratio of a study. Tokens are those of the
+answers that rows or rejects came of. Hours are wall time on at most two cores; answers that an earlier, stopped call
+had kept took none.
+"""
+
+FULL = """\
+[runs.jsonl](real_llm/runs.jsonl) has a line for each run. Prompts are in [prompts.json](real_llm/prompts.json).
+[rows.csv](real_llm/rows.csv) lists each row with its label, status and sha256; the texts are not in this repository.
+
+Not run: more seeds of Gemma, ratio 4 and Gemma on MTS-Dialog, and Gemma with a fine-tuned encoder.
+
+## All tables
+"""
