@@ -401,6 +401,7 @@ def map_parquet(file: Path, beside: Path) -> Dataset:
     import pyarrow.parquet as pq
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
+    from pyarrow.dataset import ParquetFragmentScanOptions
 
     cache = cache_folder(beside)
     try:
@@ -409,7 +410,8 @@ def map_parquet(file: Path, beside: Path) -> Dataset:
             features = plain_features(opened.schema_arrow)
             if cache is None or not opened.metadata.num_rows:
                 return Dataset(opened.read().replace_schema_metadata(features.arrow_schema.metadata))
-        return Dataset.from_parquet(str(file), features=features, cache_dir=str(cache))
+        scan = ParquetFragmentScanOptions(pre_buffer=False)  # it would keep the whole file in memory
+        return Dataset.from_parquet(str(file), features=features, cache_dir=str(cache), fragment_scan_options=scan)
     except (pa.ArrowException, DatasetGenerationError, OSError, ValueError, TypeError):
         raise RowError(file.name, None, "cannot be read as parquet") from None
     finally:
@@ -462,7 +464,8 @@ def _check_unpacked(file: Path) -> None:
         mean = sum(group.total_byte_size for group in groups) // max(1, opened.metadata.num_rows)
     size, rows = 0, max(1, min(10_000, _BATCH_BYTES // max(1, mean)))
     with pq.ParquetFile(file, read_dictionary=texts) as opened:  # a text stays once in memory, as in the file
-        for batch in opened.iter_batches(batch_size=rows, columns=texts) if texts else ():
+        each = range(opened.num_row_groups if texts else 0)  # a reader of all groups would keep what each has unpacked
+        for batch in (b for i in each for b in opened.iter_batches(rows, row_groups=[i], columns=texts)):
             size += sum(map(unpacked_size, batch.columns))
             if size > most:
                 raise RowError(

@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from hf_synth.errors import OutputError, RowError
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.tables import read_table
-from hf_synth.task import Task
+from hf_synth.task import Task, folders
 from hf_synth.task.folders import (
     APPROVED,
     MANIFEST,
@@ -243,3 +243,28 @@ def test_a_folder_with_an_equals_sign_is_no_column(tmp_path: Path, monkeypatch: 
 def test_a_column_of_categories_is_a_column_of_texts(read: Any, tmp_path: Path) -> None:
     file = _foreign(tmp_path / "pool" / "train.parquet", {}, note=pa.array(["a", "b", "a"]).dictionary_encode())
     assert read(file)["note"][:] == ["a", "b", "a"]
+
+
+def test_memory_of_reading_parquet_does_not_grow_with_its_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the check of repeated texts nor datasets' reader keeps what it has read of earlier groups."""
+    table = pa.table({"text": [f"{i} {'x' * 10_000}" for i in range(1_600)]})  # 16 groups of 1 MB
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=100)
+    del table
+    begun, allocated, scans = pa.total_allocated_bytes(), list[int](), list[Any]()
+    size, read = folders.unpacked_size, Dataset.from_parquet
+
+    def unpacked_size(column: Any) -> int:
+        allocated.append(pa.total_allocated_bytes() - begun)
+        return size(column)
+
+    def from_parquet(*given: Any, **more: Any) -> Any:
+        scans.append(more["fragment_scan_options"].pre_buffer)
+        return read(*given, **more)
+
+    monkeypatch.setattr(folders, "unpacked_size", unpacked_size)
+    monkeypatch.setattr(Dataset, "from_parquet", from_parquet)
+    assert len(map_parquet(tmp_path / "rows.parquet", tmp_path / "rows.parquet")) == 1_600
+    assert max(allocated) < 6 << 20
+    assert scans == [False]
