@@ -70,7 +70,7 @@ class World:
 
     def check_nothing_left(self, *canaries: str) -> None:
         """Check that nothing lies in HOME or TMPDIR, no canary in /tmp, and that no Hub and no other host was asked."""
-        left = [file for folder in (self.home, self.scratch) for file in folder.rglob("*")]
+        left = [file for folder in (self.home, self.scratch) for file in folder.rglob("*") if not file.is_dir()]
         assert left == [], f"left in the home folder or the temporary one: {left}"
         assert not self.tried.exists(), self.tried.read_text()
         assert self.hub == [], "the Hub was asked"
