@@ -70,8 +70,8 @@ class World:
 
     def check_nothing_left(self, *canaries: str) -> None:
         """Check that nothing lies in HOME or TMPDIR, no canary in /tmp, and that no Hub and no other host was asked."""
-        left = [file for folder in (self.home, self.scratch) for file in folder.rglob("*")]
-        assert left == [], "files in the home folder or the temporary one"
+        left = [file for folder in (self.home, self.scratch) for file in folder.rglob("*") if not file.is_dir()]
+        assert left == [], f"left in the home folder or the temporary one: {left}"
         assert not self.tried.exists(), self.tried.read_text()
         assert self.hub == [], "the Hub was asked"
         new = [Path(name) for name in _listed() - self.before if Path(name) not in (self.home, self.scratch)]
