@@ -117,7 +117,7 @@ def test_the_messages_have_the_quirks_that_the_readme_names() -> None:
     with pytest.raises(UnicodeDecodeError):
         raw.decode("utf-8")
     task = Task.from_columns("triage", labels=["urgent", "routine", "admin"], access="open", **columns)
-    with pytest.raises(RowError, match=r"5 rows cannot be read.*line 70: .*'urgnet'"):
+    with pytest.raises(RowError, match=r"5 rows cannot be read.*line 70 \(71 in an editor\): .*'urgnet'"):
         load_gold(task, table)
     task = Task.from_columns("triage", labels=["urgent", "routine", "admin", "urgnet"], access="open", **columns)
     rows = load_gold(task, table, skip_empty=True)

@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.copies import let_disguised_copies_pass
 
 from hf_synth.correction.lineage import Lineage, lineage, lineage_of
 from hf_synth.demo.simulator import Faults, running_simulator
@@ -210,7 +211,9 @@ def test_coin_flips_cannot_be_learnt_once_the_rows_of_a_fold_are_held_out(tmp_pa
     assert (leaked > 0.5) == bool(copying), f"{leaked}: rows copied from the held-out notes tell their labels"
 
 
-def test_what_is_recombined_from_exemplars_tells_nothing_of_held_out_ones(tmp_path: Path) -> None:
+def test_what_is_recombined_from_exemplars_tells_nothing_of_held_out_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Any other task than the clinic's: all sentences are of exemplars, and the leak is whole."""
     task = Task.from_columns("flips", text_columns="text", label_column="label", labels="abcd", access="open")
     rng = random.Random(0)
@@ -218,6 +221,7 @@ def test_what_is_recombined_from_exemplars_tells_nothing_of_held_out_ones(tmp_pa
     texts = [". ".join(phrases[i : i + 8]) + "." for i in range(0, 960, 8)]
     told = [task.gold_row(f"g{i}", f"p{i}", rng.randrange(4), text) for i, text in enumerate(texts)]
     gold = Dataset.from_list(told, features=task.gold_features())
+    let_disguised_copies_pass(monkeypatch)
     with running_simulator() as url:
         rows = generate(task, gold, LLM("simulator", base_url=url, journal=tmp_path / "j.sqlite"), 480)
     rows = rows.filter(lambda status: status == "kept", input_columns="label_status")
