@@ -94,6 +94,11 @@ def test_gold_says_where_texts_come_several_times(work: Path, capsys: pytest.Cap
     line = next(line for line in said.splitlines() if line.startswith("some texts come several times: "))
     found = [(int(rows), int(texts)) for rows, texts in re.findall(r"(\d+) gold rows \((\d+) different texts\)", line)]
     assert sum(rows - texts for rows, texts in found) == 2
-    Path("t.csv").write_text("who,note,label\n" + "".join(notes[4:]), encoding="utf-8")
+    assert "different labels" not in said
+    notes[3] = notes[3].replace("high", "low")
+    Path("t.csv").write_text("who,note,label\n" + "".join(notes), encoding="utf-8")
     assert main(table) == 0
+    assert "1 of these texts has different labels" in capsys.readouterr().out
+    Path("t.csv").write_text("who,note,label\n" + "".join(notes[4:]), encoding="utf-8")
+    assert main([*table, "--group-column", "none"]) == 0, "as `init` takes it"
     assert "several times" not in capsys.readouterr().out
