@@ -51,8 +51,9 @@ def counted(counts: Mapping[str, int]) -> list[str]:
         whole, mark, _ = what.partition(": ")
         if mark and whole in counts:
             continue
-        why = [f"{name[len(what) + 2 :]} {m:,}" for name, m in counts.items() if name.startswith(f"{what}: ")]
-        words.append(f"{n:,} {what}" + (f" ({', '.join(why)})" if why else ""))
+        why = {name[len(what) + 2 :]: m for name, m in counts.items() if name.startswith(f"{what}: ")}
+        listed_why = ", ".join(why if list(why.values()) == [n] else [f"{name} {m:,}" for name, m in why.items()])
+        words.append(f"{n:,} {what}" + (f" ({listed_why})" if why else ""))
     return words
 
 

@@ -14,6 +14,8 @@ from support.tiny import toy_rows, toy_task
 
 from hf_synth.cli import main
 from hf_synth.cli.ways import best_model
+from hf_synth.publishing.release import record
+from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import write_stage
 
 TASK = toy_task()
@@ -62,6 +64,46 @@ def test_where_no_row_is_used_a_model_of_gold_alone_is_trained(work: Path, capsy
     assert proposed(capsys, work).startswith("next: hf-synth train w/gold w/gold --base-model ")
     write_stage(TASK, rows_with("kept"), work / "corrected", stage="correct")
     assert proposed(capsys, work).startswith("next: hf-synth augment w/gold w/corrected ")
+
+
+def test_after_a_release_of_notes_a_model_is_still_to_be_trained(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stage(TASK, rows_with("kept"), work / "corrected", stage="correct")
+    release = work / "export" / "notes"
+    release.mkdir(parents=True)
+    facts = {"kind": "dataset", "repo_id": "org/notes"}
+    (release / "release.json").write_text(json.dumps({**facts, "task": TASK.full_name}))
+    pushed = "pushed to http://hub/org/notes as v1"
+    for action, tag, said in (
+        ("push", "v1", f"; {pushed}"),
+        ("withdraw", "v0", f"; {pushed}"),
+        ("withdraw", None, f"; withdrawn; it was {pushed}"),
+        ("push", "v1", f"; {pushed}"),
+        ("withdraw", "v1", f"; withdrawn; it was {pushed}"),
+    ):
+        record(work / "export", action, **facts, tag=tag, url="http://hub/org/notes")
+        assert main(["status", str(work)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith("release") and line.endswith(said) for line in lines), (action, tag)
+        assert lines[-1].startswith("next: hf-synth augment w/gold w/corrected ")
+
+
+def test_an_audit_of_earlier_notes_is_out_of_date(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for stage, name in (("generate", "synthetic"), ("correct", "corrected")):
+        write_stage(TASK, rows_with("kept"), work / name, stage=stage)
+    (work / "audit").mkdir()
+    (work / "audit" / "audit.json").write_text('{"synthetic": "w/corrected"}')
+    (work / "audit" / MANIFEST).write_text(json.dumps({"stage": "audit", "task": TASK.full_name}))
+    now = (work / "audit" / MANIFEST).stat().st_mtime
+
+    def said(seconds: float) -> str:
+        os.utime(work / "audit" / MANIFEST, (now + seconds, now + seconds))
+        assert main(["status", str(work)]) == 0
+        return capsys.readouterr().out
+
+    assert "older than" not in said(60)
+    assert "out of date: it is older than gold and corrected\n" in said(-600)
 
 
 def test_without_gold_a_person_comes_first(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

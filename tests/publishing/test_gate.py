@@ -52,6 +52,8 @@ def test_reasons_stand_in_brackets_after_their_sum() -> None:
     shown = replace(VERDICT, counts=counts)
     assert str(shown).splitlines()[-1] == f"  {words}"
     assert ("counts", words) in shown.summary()[1]
+    one = replace(VERDICT, counts={"withheld": 2, "withheld: identifier": 2})
+    assert str(one).endswith("  2 withheld (identifier)")
     alone = replace(VERDICT, counts={"withheld: identifier": 2})
     assert str(alone).endswith("  2 withheld: identifier"), "nothing is left out"
 
