@@ -147,8 +147,9 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         release = latest["publish"]
         if _pushed(release) == NOT_PUSHED:
             return _command([*push_command(release, known), *named])
-        if "train" not in latest and release.facts.get("kind") == "dataset" and len(reached) > 1:
-            words = command_after(latest[reached[-2]], known)  # notes were published before a model was trained
+        models = [s for s in stages if s.kind == "publish" and s.facts.get("kind") == "model"]
+        if not models and len(reached) > 1:  # notes were published before the model
+            words = command_after(latest[reached[-2]], known)
     elif reached:
         words = command_after(latest[reached[-1]], known)
     if words is None:

@@ -66,7 +66,7 @@ def test_where_no_row_is_used_a_model_of_gold_alone_is_trained(work: Path, capsy
     assert proposed(capsys, work).startswith("next: hf-synth augment w/gold w/corrected ")
 
 
-def test_after_a_release_of_notes_a_model_is_still_to_be_trained(
+def test_after_a_release_of_notes_the_model_is_still_to_be_made_and_published(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_stage(TASK, rows_with("kept"), work / "corrected", stage="correct")
@@ -87,6 +87,14 @@ def test_after_a_release_of_notes_a_model_is_still_to_be_trained(
         lines = capsys.readouterr().out.splitlines()
         assert any(line.startswith("release") and line.endswith(said) for line in lines), (action, tag)
         assert lines[-1].startswith("next: hf-synth augment w/gold w/corrected ")
+    scores = {"task": TASK.full_name, "n": 6, "values": {"macro_f1": 0.5}, "per_class": {}}
+    (work / "scores.json").write_text(json.dumps(scores))
+    assert proposed(capsys, work).startswith("next: hf-synth publish w/gold w/model --scores w/scores.json ")
+    model = {"kind": "model", "repo_id": "org/model"}
+    (work / "export" / "model").mkdir()
+    (work / "export" / "model" / "release.json").write_text(json.dumps({**model, "task": TASK.full_name}))
+    record(work / "export", "push", **model, tag="v1", url="http://hub/org/model")
+    assert proposed(capsys, work) == "nothing is left to do"
 
 
 def test_an_audit_of_earlier_notes_is_out_of_date(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
