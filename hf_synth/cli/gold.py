@@ -107,7 +107,8 @@ def add_gold_options(parser: ArgumentParser) -> None:
     add("--label-column", metavar="NAME", help="column of the label, or of the target text")
     add("--kind", choices=KINDS, default="single_label", help="what a label is: one, several, or a text")
     add("--labels", default="", metavar="A,B,...", help="the labels in their order (default: those of the table)")
-    add("--group-column", metavar="NAME", help="column whose rows stay in one split, e.g. patient_id")
+    text = 'column whose rows stay in one split, e.g. patient_id; "none": there is no such column'
+    add("--group-column", metavar="NAME", help=text)
     add("--skip-empty", action="store_true", help="leave out rows without text or label, instead of refusing the table")
     add("--name", metavar="NAME", help="name of the task, as the LLM sees it (default: that of the file)")
     add(
@@ -125,7 +126,7 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.gold.overview import is_own_table
     from hf_synth.task.columns import access_of, strictest
     from hf_synth.task.folders import check_output, write_stage
-    from hf_synth.task.labels import gold_marks, rows_and_texts
+    from hf_synth.task.labels import gold_marks, rows_and_texts, texts_with_several_labels
 
     if args.from_review:
         return _from_review(args)
@@ -161,6 +162,9 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     texts = {split: len(gold_marks(task, part)) for split, part in splits.items()}
     if repeats := [f"{split} {rows_and_texts(rows[split], n)}" for split, n in texts.items() if n != rows[split]]:
         print(f"some texts come several times: {'; '.join(repeats)}")
+        if task.kind == "single_label" and (n := texts_with_several_labels(task, splits.values())):
+            have = "has" if n == 1 else "have"
+            print(f"{n:,} of these texts {have} different labels in different rows: decide on one label in the table")
     return {"task": task.full_name, "rows": rows, "labels": counts, "out": str(args.out), "access": task.access}
 
 
@@ -274,6 +278,8 @@ def _own_task(args: Namespace) -> tuple[Task, Path]:
     if not path.exists():
         raise MissingGoldError(f"{path} is no folder or file")
     fields: Result = {name: getattr(args, name) for name in ("label_column", "group_column", "kind")}
+    if (args.group_column or "").lower() == "none":  # as of `init`
+        fields["group_column"] = None
     fields["access"] = args.access or "restricted"
     fields |= {"labels": [label.strip() for label in args.labels.split(",") if label.strip()]}
     fields |= {"meanings": dict(map(_meaning, args.meaning)), "skip_empty": args.skip_empty}

@@ -208,6 +208,8 @@ def add_facts(stages: Sequence[Stage]) -> list[Stage]:
     done: list[Stage] = []
     for stage in read:
         reasons = [] if stage.kind in ("run", "experiment", "audit", "label") else list(_outdated(stage, read, done))
+        if stage.kind == "audit":
+            reasons = list(_outdated_audit(stage, read))
         if reference and stage.task not in ("", reference):
             reasons = [f"is of task {stage.task}, while the gold here is of {reference}"]
         done.append(replace(stage, outdated=tuple(reasons)))
@@ -254,6 +256,15 @@ def _outdated(stage: Stage, every: Sequence[Stage], done: Sequence[Stage]) -> It
         if before is not None and before.outdated:
             yield f"was made of {before.path.name}, which is out of date"
     yield from _other_version(stage)
+
+
+def _outdated_audit(stage: Stage, every: Sequence[Stage]) -> Iterable[str]:
+    """Yield that the gold, or the notes that an audit looked at, were written after it."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        audited = json.loads((stage.path / "audit.json").read_text(encoding="utf-8")).get("synthetic")
+        newer = [s for s in every if s.when > stage.when and (s.kind == "gold" or s.path.name == Path(audited).name)]
+        if newer:
+            yield f"is older than {' and '.join(dict.fromkeys(s.path.name for s in newer))}"
 
 
 def _names(stages: Sequence[Stage]) -> str:

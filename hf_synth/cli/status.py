@@ -91,7 +91,7 @@ def _line(stage: Stage, folder: Path) -> tuple[str, str, str, str, str]:
 
 
 def _pushed(stage: Stage) -> str:
-    """Return where a release was pushed to, by the publishing log."""
+    """Return where a release was pushed to, or that it was withdrawn, by the publishing log."""
     from hf_synth.errors import HfSynthError
     from hf_synth.publishing.release import entries
 
@@ -102,8 +102,14 @@ def _pushed(stage: Stage) -> str:
     except HfSynthError:
         return "its publishing log was changed by hand"
     repo = stage.facts.get("kind"), stage.facts.get("repo_id")
-    pushed = [e for e in log if e["action"] == "push" and (e.get("kind"), e.get("repo_id")) == repo]
-    return f"pushed to {pushed[-1].get('url')} as {pushed[-1].get('tag')}" if pushed else NOT_PUSHED
+    own = [e for e in log if e["action"] in ("push", "withdraw") and (e.get("kind"), e.get("repo_id")) == repo]
+    pushed = [(place, e) for place, e in enumerate(own) if e["action"] == "push"]
+    if not pushed:
+        return NOT_PUSHED
+    place, last = pushed[-1]
+    withdrawn = any(e.get("tag") in (None, last.get("tag")) for e in own[place + 1 :])
+    where = f"{last.get('url')} as {last.get('tag')}"
+    return f"withdrawn; it was pushed to {where}" if withdrawn else f"pushed to {where}"
 
 
 def _facts(stage: Stage) -> Result:
@@ -139,8 +145,10 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         words = command_after(latest["run"], known)
     elif reached and reached[-1] == "publish":
         release = latest["publish"]
-        words = push_command(release, known) if _pushed(release) == NOT_PUSHED else None
-        return None if words is None else _command([*words, *named])
+        if _pushed(release) == NOT_PUSHED:
+            words = push_command(release, known)
+        elif len(reached) > 1 and not any(s.kind == "publish" and s.facts.get("kind") == "model" for s in stages):
+            words = command_after(latest[reached[-2]], known)  # notes were published before the model
     elif reached:
         words = command_after(latest[reached[-1]], known)
     if words is None:

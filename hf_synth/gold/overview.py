@@ -24,7 +24,14 @@ _LABEL = re.compile(
     r"label|class|categor|target|outcome|grade|urgen|triage|severity|diagnos|status|gold|score|klasse|kategorie|dringl",
     re.IGNORECASE,
 )
-_PATIENT = re.compile(r"patient|subject|person|\bpid\b|mrn|hadm|admission|case|fall_?nr|encounter", re.IGNORECASE)
+_PATIENT = re.compile(  # "Pat.-ID", "PatNr", "Versichertennummer"
+    r"patient|subject|person|mrn|versicherte|"
+    r"(?<![a-z])(?:pat(?:[ ._-]*(?:id|nr|no|num|nummer|number))?|pid|piz)(?![a-z])",
+    re.IGNORECASE,
+)
+_CASE = re.compile(  # a stay of a patient, who may have several
+    r"hadm|admission|case|encounter|(?:(?<![a-z])fall|aufnahme)[ ._-]*(?:id|nr|no|num|nummer)(?![a-z])", re.IGNORECASE
+)
 _TEXT = re.compile(r"text|note|message|report|body|narrative|summary|befund|bericht|nachricht|content", re.IGNORECASE)
 _LESS = re.compile(r"status|score|outcome|gold|diagnos|target", re.IGNORECASE)  # of _LABEL: may well be something else
 _ABOUT = re.compile(  # columns that describe a row or its patient
@@ -138,7 +145,7 @@ def _labels(columns: Sequence[Column]) -> list[Column]:
 
 def _label_rank(name: str) -> int:
     """Return how well a name suits the column of the label: 3 well, 2 perhaps, 1 not at all, 0 something else."""
-    if _PATIENT.search(name) or (_ABOUT.search(name) and not _LABEL.search(name)):
+    if _PATIENT.search(name) or _CASE.search(name) or (_ABOUT.search(name) and not _LABEL.search(name)):
         return 0
     return 1 if not _LABEL.search(name) else 2 if _LESS.search(name) else 3
 
@@ -176,7 +183,8 @@ def _guessed(columns: list[Column]) -> list[Column]:
     text = next(iter(_texts(columns)), None)
     label = next((c for c in _labels(columns) if c is not text), None)
     others = [c for c in columns if c not in (text, label)]
-    patient = next((c for c in others if _PATIENT.search(c.name) and c.values > 1), None)
+    named = (c for words in (_PATIENT, _CASE) for c in others if words.search(c.name) and c.values > 1)
+    patient = next(named, None)
     guesses = {id(text): "text", id(label): "label", id(patient): "patient"}
     return [replace(c, guess=guesses.get(id(c), "")) for c in columns]
 

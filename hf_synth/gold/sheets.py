@@ -258,18 +258,21 @@ class _Sheet:
         return None
 
     def _check_title(self, row: Sequence[Any]) -> None:
-        """Check that the header is not the title of the sheet: one cell above rows of several.
+        """Check that the header is not the title of the sheet: one cell above rows of several, or a few above many.
 
         Raises:
             RowError: it is.
         """
-        filled = sum(not _is_blank([cell]) for cell in row)
-        if self.header[0] and not any(self.header[1:]) and filled > 1:
+        filled, named = sum(not _is_blank([cell]) for cell in row), sum(map(bool, self.header))
+        several = named > 1 and len(row) == self.width and 2 * named < filled  # a longer row lacks quotes
+        if several or (self.header[0] and named == 1 and filled > 1):
+            names = "one name" if named == 1 else f"{named} names"
+            quotes = "" if self._line is None else "; a text with a separator needs quotes"
             raise RowError(
                 self.source.name,
                 None,
-                f"has one name in its first line and {filled} cells below it; if that line is a title, remove it, so "
-                "that the first line names the columns; a text with a separator needs quotes",
+                f"has {names} in its first line and {filled} cells below it; if that line is a title, remove it, so "
+                f"that the first line names the columns{quotes}",
             )
 
 

@@ -32,7 +32,7 @@ FLAGS: dict[str, str] = {
     "as in a row of gold, whatever stands between them",
     "piece_of_gold": "it is a piece of a text of gold, of which short rows together contain most",
     "canary": "it contains a canary that was planted in gold",
-    "exemplar_echo": "it copies an exemplar of its own prompt",
+    "exemplar_echo": "it follows an exemplar of its own prompt too closely",
     "identifier": "it contains what looks like an identifier of a person",
     "date_or_age": "it contains a date, an age over 89 or a ZIP code",
     "label_leak": "it names its own label",

@@ -31,7 +31,7 @@ from hf_synth.privacy.membership import Exposure
 from hf_synth.privacy.report import nearness
 from hf_synth.publishing.changes import Changes
 from hf_synth.task.columns import Access, strictest
-from hf_synth.task.display import Displayed, listed
+from hf_synth.task.display import Displayed, counted, listed
 from hf_synth.task.labels import MARKS, column_of, gold_marks, row_digests, rows_and_texts
 from hf_synth.task.task import Task
 
@@ -95,7 +95,7 @@ class Verdict(Displayed):
         where = self.url if self.pushed else f"to be pushed to {self.hub}" if self.hub and self.push else "not pushed"
         tag = f", tag {self.tag}" if self.tag else ""
         lines = [("repository", f"{where} ({visibility}){tag}"), ("reasons", "; ".join(self.reasons))]
-        lines += [("counts", listed(f"{n:,} {what}" for what, n in self.counts.items()))]
+        lines += [("counts", listed(counted(self.counts)))]
         lines += [("export folder", str(self.export or ""))]
         return f"{'allowed' if self.allowed else 'refused'}, {self.kind} {self.repo_id}, access {self.access}", lines
 
@@ -121,7 +121,7 @@ class Verdict(Displayed):
             )
         lines += [f"  - {reason}" for reason in self.reasons]
         if self.counts:
-            lines.append("  " + ", ".join(f"{n:,} {what}" for what, n in self.counts.items()))
+            lines.append("  " + ", ".join(counted(self.counts)))
         if self.export:
             lines.append(f"  export folder: {self.export}")
         if self.changes is not None and not self.pushed:

@@ -197,6 +197,11 @@ def derived_releases(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str =
     return [release for key, release in sorted(releases.items()) if key != (kind, repo_id)]
 
 
+def names_release(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str | None = None) -> bool:
+    """Return whether a publishing log names a release of a repository; of one kind where it is given."""
+    return any(e["action"] in DONE and e["repo_id"] == repo_id and kind in (None, e["kind"]) for e in log)
+
+
 # --- publishing log -------------------------------------------------------------------------------------------------
 def record(beside: Path, action: str, **facts: Any) -> dict[str, Any]:
     """Append an entry to the publishing log beside a folder of exports, and return it.

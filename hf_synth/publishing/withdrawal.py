@@ -9,7 +9,7 @@ that were handed on cannot be undone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hf_synth.errors import PublishError
 from hf_synth.publishing import release
 from hf_synth.publishing.client import endpoint_of
 from hf_synth.publishing.gate import Kind
-from hf_synth.publishing.release import DONE, derived_releases
+from hf_synth.publishing.release import DONE, derived_releases, names_release
 from hf_synth.publishing.remote import Repository
 
 _CARD = """---
@@ -41,6 +41,8 @@ class Withdrawal:
         derives: releases of this site that derive from it, by the publishing log.
         done: results of the steps on the Hub; empty if only planned.
         endpoint: URL of the Hub.
+        unknown_to: the folder whose publishing log does not name the repository, so that `derives` is not known; "" if
+            it does.
     """
 
     kind: Kind
@@ -49,6 +51,7 @@ class Withdrawal:
     derives: tuple[dict[str, Any], ...]
     done: dict[str, Any]
     endpoint: str = ""
+    unknown_to: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -63,7 +66,10 @@ class Withdrawal:
             lines += [f"  tags deleted: {', '.join(self.done['tags']) or 'none'}; its history is squashed"]
             if served := self.done.get("served"):
                 lines.append(f"  the Hub still serves {served:,} earlier commits to whoever knows their ids")
-        lines.append("  derives from it: " + ("nothing that was published from here" if not self.derives else ""))
+        nothing = "nothing that was published from here"
+        if self.unknown_to:
+            nothing = f"not known: no publishing log in {self.unknown_to} names it; name its export with --records"
+        lines.append("  derives from it: " + (nothing if not self.derives else ""))
         lines = [line.rstrip() for line in lines]
         lines += [f"    {d['kind']} {d['repo_id']} ({d['tag'] or 'not pushed'})" for d in self.derives]
         lines.append("  not undone: copies that were pulled or handed on")
@@ -88,7 +94,7 @@ def withdraw(
         kind: "dataset" or "model"; None looks it up in the publishing log, or else on the Hub.
         tag: of one release: the tag is deleted, and the content if it is the newest. Other releases stay, on new
             commits where the old ones led to it.
-        records: the folder of exports that it was published from, with the publishing log.
+        records: the export that it was published from, or the folder of exports with the publishing log.
         dry_run: only return the plan, with the releases that derive from it.
 
     Raises:
@@ -101,10 +107,14 @@ def withdraw(
         >>> print(plan.repo_id)
         org/synth-notes
     """
-    log = release.entries(Path(records))
+    records = Path(records)
+    if (records / release.RELEASE).is_file() and not names_release(release.entries(records), repo_id):
+        records = records.parent  # it is an export; the log lies beside it
+    log = release.entries(records)
     endpoint = endpoint_of(endpoint)
     kind = kind or _kind(repo_id, log, endpoint, token)
-    planned = Withdrawal(kind, repo_id, tag, tuple(derived_releases(log, repo_id, kind)), {}, endpoint)
+    unknown_to = "" if names_release(log, repo_id, kind) else str(records)
+    planned = Withdrawal(kind, repo_id, tag, tuple(derived_releases(log, repo_id, kind)), {}, endpoint, unknown_to)
     if dry_run:
         return planned
     note = _CARD.format(kind=kind, what=f" (release {tag})" if tag else "")
@@ -116,12 +126,12 @@ def withdraw(
     except BaseException as error:  # an interrupt, too, leaves steps done
         if left:
             message = str(error) if isinstance(error, PublishError) else type(error).__name__
-            release.record(Path(records), "withdraw failed", **facts, left=left, error=message)
+            release.record(records, "withdraw failed", **facts, left=left, error=message)
         if left and isinstance(error, PublishError):
             raise PublishError(f"{error}; not done: {', '.join(left)}: withdraw it again") from None
         raise
-    release.record(Path(records), "withdraw", **facts, derives=list(planned.derives))
-    return Withdrawal(kind, repo_id, tag, planned.derives, done, endpoint)
+    release.record(records, "withdraw", **facts, derives=list(planned.derives))
+    return replace(planned, done=done)
 
 
 def _kind(repo_id: str, log: Sequence[dict[str, Any]], endpoint: str, token: str | None) -> Kind:

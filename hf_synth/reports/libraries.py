@@ -13,7 +13,8 @@ _NAMES = {  # name: how it is called; a library comes before those that load it
 
 def library_under_way() -> str:
     """Return what an import statement is loading, in whatever thread, such as "loading PyTorch"; "" for none."""
-    loading = {name.partition(".")[0] for name, module in list(sys.modules.items()) if _is_under_way(module)}
+    modules = sys.modules.copy()  # at once: other threads import while the copy is read
+    loading = {name.partition(".")[0] for name, module in modules.items() if _is_under_way(module)}
     return next((f"loading {called}" for name, called in _NAMES.items() if name in loading), "")
 
 

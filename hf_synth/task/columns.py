@@ -111,9 +111,10 @@ _SENTENCE = re.compile(r"(?=.{1,30}$)[A-Z]\w*( [a-z]+\.?){1,3}")  # "Patient no.
 _COLUMN_WORDS = frozenset((
     "id", "ids", "row", "file", "note", "notes", "text", "label", "labels", "grade", "code", "type", "number", "date",
     "begin", "end", "section", "sections", "subsection", "subsections", "summary", "assessment", "subjective",
-    "objective", "relation", "class", "category", "score", "column", "remark", "source", "split", "group",
+    "objective", "relation", "class", "category", "score", "column", "remark", "source", "split", "group", "no.", "nr.",
+    "nr", "datum", "befund", "bericht", "anforderung", "bemerkung", "dringlichkeit", "klasse", "kategorie", "nummer",
 ))  # fmt: skip
-_PLAIN_WORDS = _COLUMN_WORDS | {"no.", "nr.", "no", "nr", "of", "name", "patient", "visit", "message", "case", "birth"}
+_PLAIN_WORDS = _COLUMN_WORDS | {"no", "of", "name", "patient", "visit", "message", "case", "birth"}
 _MOST_SHOWN = 12  # names in one message
 
 

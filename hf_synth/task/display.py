@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 LINES = 4  # below the title
 _WIDTH = 160  # characters of a line
@@ -42,6 +42,19 @@ def listed(items: Iterable[object]) -> str:
     texts = [str(item) for item in items]
     more = f", and {len(texts) - _MOST:,} more" if len(texts) > _MOST else ""
     return ", ".join(texts[:_MOST]) + more
+
+
+def counted(counts: Mapping[str, int]) -> list[str]:
+    """Return counts in words; those of the reasons "withheld: identifier" stand in brackets after "withheld"."""
+    words = []
+    for what, n in counts.items():
+        whole, mark, _ = what.partition(": ")
+        if mark and whole in counts:
+            continue
+        why = {name[len(what) + 2 :]: m for name, m in counts.items() if name.startswith(f"{what}: ")}
+        listed_why = ", ".join(why if list(why.values()) == [n] else [f"{name} {m:,}" for name, m in why.items()])
+        words.append(f"{n:,} {what}" + (f" ({listed_why})" if why else ""))
+    return words
 
 
 def _cut(text: str) -> str:

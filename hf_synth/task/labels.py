@@ -307,6 +307,16 @@ def gold_marks(task: Task, *gold: Dataset) -> list[str]:
     return sorted({d[:_MARK] for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns)))})
 
 
+def texts_with_several_labels(task: Task, gold: Iterable[Dataset]) -> int:
+    """Return how many texts of a single_label task have other labels in other rows, of all splits together."""
+    labels: dict[str, set[str]] = {}
+    for part in gold:
+        texts = row_digests(task, part.select_columns(list(task.text_columns)))
+        for text, label in zip(texts, part[task.label_column][:], strict=True):
+            labels.setdefault(text, set()).add(str(label))
+    return sum(len(found) > 1 for found in labels.values())
+
+
 def rows_and_texts(rows: int, texts: int) -> str:
     """Return numbers of gold rows and of their different texts: "172 gold rows (170 different texts)"."""
     return f"{rows:,} gold rows" + (f" ({texts:,} different texts)" if texts != rows else "")

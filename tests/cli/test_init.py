@@ -268,6 +268,31 @@ def test_headers_of_several_words_are_headers(tmp_path: Path) -> None:
     assert (guess.text, guess.label, guess.patient, guess.doubts) == ("Note text", "Grade", "Patient", {})
 
 
+@pytest.mark.parametrize(
+    ("names", "patient"),
+    [
+        (["Pat.-ID"], "Pat.-ID"),
+        (["PatNr"], "PatNr"),
+        (["Pat. Nr."], "Pat. Nr."),
+        (["pat_id"], "pat_id"),
+        (["PAT"], "PAT"),
+        (["Versichertennummer"], "Versichertennummer"),
+        (["Fall-Nr.", "Pat.-ID"], "Pat.-ID"),
+        (["hadm_id", "subject_id"], "subject_id"),
+        (["Fallnummer"], "Fallnummer"),
+        (["Aufnahme-Nr"], "Aufnahme-Nr"),
+        (["path"], ""),
+        (["spatial id"], ""),
+        (["Abfall-Nr"], ""),
+    ],
+)
+def test_the_patient_is_found_by_the_names_that_hospitals_use(tmp_path: Path, names: list[str], patient: str) -> None:
+    """A patient comes before a stay or case of theirs, whatever the order of the columns."""
+    lines = [[*[f"{i // 3}" for _ in names], r[2], r[3]] for i, r in enumerate(rows())]
+    columns, _ = overview(write(tmp_path / "t.csv", [*names, "Text", "Dringlichkeit"], lines))
+    assert guess_columns(columns).patient == patient
+
+
 def test_long_ids_are_no_text(tmp_path: Path) -> None:
     lines = [[f"{i:064d}", r[2], r[3]] for i, r in enumerate(rows())]
     guess = guess_columns(overview(write(tmp_path / "t.csv", ["key", "Message", "class"], lines))[0])

@@ -25,7 +25,7 @@ from hf_synth.errors import RowError
 from hf_synth.evaluation.evaluation import score
 from hf_synth.hub import connected, running_hub
 from hf_synth.models.record import weights_sha256
-from hf_synth.publishing.release import entries
+from hf_synth.publishing.release import entries, record
 from hf_synth.task.folders import write_stage
 from hf_synth.task.labels import MARKS, gold_marks
 from hf_synth.task.task import Task
@@ -164,6 +164,31 @@ def test_a_public_repository_wants_a_yes(
     assert run(*words, "--repo-id", "org/asked", "--public", "--yes") == 1
     assert "was withdrawn" in capsys.readouterr().out
     assert hub.token not in Path("export/.hf_synth/publishing.jsonl").read_text()
+
+
+def test_a_withdrawal_finds_the_log_of_its_release(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever the release was exported to, what derives from it is named, or said to be not known."""
+    monkeypatch.chdir(tmp_path)
+    words = ("withdraw", "org/notes", "--kind", "dataset", "--endpoint", "http://127.0.0.1:1", "--dry-run")
+    assert run(*words) == 0
+    assert "derives from it: not known: no publishing log in export names it" in capsys.readouterr().out
+    parent = [{"kind": "dataset", "repo_id": "org/notes"}]
+    for beside in (Path("work"), Path("work/export")):
+        record(beside, "push", kind="dataset", repo_id="org/notes", tag="v1", url="")
+        record(beside, "push", kind="model", repo_id="org/child", tag="v1", url="", derives_from=parent)
+        assert run(*words) == 0
+        assert "model org/child (v1)" in capsys.readouterr().out
+        (beside / "notes").mkdir()
+        (beside / "notes/release.json").write_text("{}")
+        assert run(*words, "--records", beside / "notes") == 0
+        assert "model org/child (v1)" in capsys.readouterr().out, "the export itself is named"
+        if beside.name == "work":
+            (beside / ".hf_synth").rename("moved")
+    Path("moved").rename("work/.hf_synth")
+    assert run(*words) == 1
+    assert "work and work/export name org/notes: withdraw it once for each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "text"), [

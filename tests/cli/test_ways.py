@@ -15,6 +15,8 @@ from support.tiny import toy_rows, toy_task
 
 from hf_synth.cli import main
 from hf_synth.cli.ways import best_model
+from hf_synth.publishing.release import record
+from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import write_stage
 
 TASK = toy_task()
@@ -89,6 +91,54 @@ def test_where_no_row_is_used_a_model_of_gold_alone_is_trained(work: Path, capsy
     assert proposed(capsys, work).startswith("next: hf-synth augment w/gold w/corrected ")
 
 
+def test_after_a_release_of_notes_the_model_is_still_to_be_made_and_published(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stage(TASK, rows_with("kept"), work / "corrected", stage="correct")
+    release = work / "export" / "notes"
+    release.mkdir(parents=True)
+    facts = {"kind": "dataset", "repo_id": "org/notes"}
+    (release / "release.json").write_text(json.dumps({**facts, "task": TASK.full_name}))
+    pushed = "pushed to http://hub/org/notes as v1"
+    for action, tag, said in (
+        ("push", "v1", f"; {pushed}"),
+        ("withdraw", "v0", f"; {pushed}"),
+        ("withdraw", None, f"; withdrawn; it was {pushed}"),
+        ("push", "v1", f"; {pushed}"),
+        ("withdraw", "v1", f"; withdrawn; it was {pushed}"),
+    ):
+        record(work / "export", action, **facts, tag=tag, url="http://hub/org/notes")
+        assert main(["status", str(work)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith("release") and line.endswith(said) for line in lines), (action, tag)
+        assert lines[-1].startswith("next: hf-synth augment w/gold w/corrected ")
+    scores = {"task": TASK.full_name, "n": 6, "values": {"macro_f1": 0.5}, "per_class": {}}
+    (work / "scores.json").write_text(json.dumps(scores))
+    assert proposed(capsys, work).startswith("next: hf-synth publish w/gold w/model --scores w/scores.json ")
+    model = {"kind": "model", "repo_id": "org/model"}
+    (work / "export" / "model").mkdir()
+    (work / "export" / "model" / "release.json").write_text(json.dumps({**model, "task": TASK.full_name}))
+    record(work / "export", "push", **model, tag="v1", url="http://hub/org/model")
+    assert proposed(capsys, work) == "nothing is left to do"
+
+
+def test_an_audit_of_earlier_notes_is_out_of_date(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for stage, name in (("generate", "synthetic"), ("correct", "corrected")):
+        write_stage(TASK, rows_with("kept"), work / name, stage=stage)
+    (work / "audit").mkdir()
+    (work / "audit" / "audit.json").write_text('{"synthetic": "w/corrected"}')
+    (work / "audit" / MANIFEST).write_text(json.dumps({"stage": "audit", "task": TASK.full_name}))
+    now = (work / "audit" / MANIFEST).stat().st_mtime
+
+    def said(seconds: float) -> str:
+        os.utime(work / "audit" / MANIFEST, (now + seconds, now + seconds))
+        assert main(["status", str(work)]) == 0
+        return capsys.readouterr().out
+
+    assert "older than" not in said(60)
+    assert "out of date: it is older than gold and corrected\n" in said(-600)
+
+
 def test_without_gold_a_person_comes_first(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.rename(work / "gold", work.parent / "gold")
     notes = work / "synthetic"
@@ -119,6 +169,11 @@ def test_gold_says_where_texts_come_several_times(work: Path, capsys: pytest.Cap
     line = next(line for line in said.splitlines() if line.startswith("some texts come several times: "))
     found = [(int(rows), int(texts)) for rows, texts in re.findall(r"(\d+) gold rows \((\d+) different texts\)", line)]
     assert sum(rows - texts for rows, texts in found) == 2
-    Path("t.csv").write_text("who,note,label\n" + "".join(notes[4:]), encoding="utf-8")
+    assert "different labels" not in said
+    notes[3] = notes[3].replace("high", "low")
+    Path("t.csv").write_text("who,note,label\n" + "".join(notes), encoding="utf-8")
     assert main(table) == 0
+    assert "1 of these texts has different labels" in capsys.readouterr().out
+    Path("t.csv").write_text("who,note,label\n" + "".join(notes[4:]), encoding="utf-8")
+    assert main([*table, "--group-column", "none"]) == 0, "as `init` takes it"
     assert "several times" not in capsys.readouterr().out

@@ -102,6 +102,8 @@ def test_a_comma_in_the_header_of_a_table_with_semicolons(tmp_path: Path) -> Non
         ("note,label\n{0} a\nb,low\n", "row 1: has 1 fields where the header has 2; is there a line break"),
         ("note,label\n{0}, a,low\n", "row 1: has 3 fields where the header has 2; is there a separator"),
         ("{0} of May\nnote,label\na,low\n", "has one name in its first line and 2 cells below it; .*title"),
+        ("{0},,,,May\nid,day,note,label,by\n1,2,a,low,c\n", "has 2 names in its first line and 5 cells below .*title"),
+        ("note,label\n{0}, a, b, c, d,low\n", "row 1: has 6 fields where the header has 2; is there a separator"),
         ("note,label\na,low\nlabel,note\nhigh,b\n", "line 3, row 2: names the columns again in another order"),
         ("note,note,label\na,b,low\n", "names 1 columns more than once"),
     ],
@@ -192,8 +194,11 @@ def test_a_title_above_an_excel_table_is_named(tmp_path: Path) -> None:
     for row in (["Visits of May"], [], ["note", "label"], ["a", "low"]):
         book.active.append(row)
     book.save(tmp_path / "x.xlsx")
-    with pytest.raises(RowError, match="has one name in its first line and 2 cells below it; if that line is a title"):
+    with pytest.raises(
+        RowError, match="has one name in its first line and 2 cells below it; if that line is a title"
+    ) as told:
         read(tmp_path / "x.xlsx")
+    assert "quotes" not in str(told.value), "Excel knows none"
 
 
 def test_the_first_of_several_sheets_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

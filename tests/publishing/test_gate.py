@@ -39,6 +39,25 @@ def test_where_a_release_goes_is_the_second_line(verdict: Verdict, line: str | N
     ]
 
 
+def test_reasons_stand_in_brackets_after_their_sum() -> None:
+    """`2 withheld, 2 withheld: identifier` reads like four rows."""
+    counts = {
+        "rows of raw": 1500,
+        "withheld": 2,
+        "withheld: identifier": 2,
+        "withheld: near_copy": 1,
+        "rows with ward": 0,
+    }
+    words = "1,500 rows of raw, 2 withheld (identifier 2, near_copy 1), 0 rows with ward"
+    shown = replace(VERDICT, counts=counts)
+    assert str(shown).splitlines()[-1] == f"  {words}"
+    assert ("counts", words) in shown.summary()[1]
+    one = replace(VERDICT, counts={"withheld": 2, "withheld: identifier": 2})
+    assert str(one).endswith("  2 withheld (identifier)")
+    alone = replace(VERDICT, counts={"withheld: identifier": 2})
+    assert str(alone).endswith("  2 withheld: identifier"), "nothing is left out"
+
+
 def test_publishing_without_a_push_says_that_nothing_was_sent(tmp_path: Path) -> None:
     rows, gold = synthetic_rows(OPEN), gold_rows(OPEN)
     verdict = publish_dataset(OPEN, rows, "o/x", gold=gold, push=False, export_dir=tmp_path / "x", endpoint=HUB)

@@ -8,13 +8,14 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hf_synth.cli.terminal import plain_streams
-from hf_synth.reports import progress
+from hf_synth.reports import libraries, progress
 from hf_synth.reports.progress import clock, counted, mention, shown, stage
 
 
@@ -205,6 +206,20 @@ def test_a_library_that_is_loaded_is_named(fast: None, monkeypatch: pytest.Monke
             loading.join()
             wait_for(lambda: terminal.lines[-1] == "fold 1/2")
     monkeypatch.delitem(sys.modules, "peft")
+
+
+def test_imports_of_other_threads_do_not_stop_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`list(sys.modules.items())` collects garbage in between, and whatever runs then may import."""
+
+    class Growing(dict[str, object]):
+        def items(self) -> Iterator[tuple[str, object]]:  # type: ignore[override]
+            for pair in super().items():
+                self[f"imported{len(self)}"] = None
+                yield pair
+
+    pandas = SimpleNamespace(__spec__=SimpleNamespace(_initializing=True))
+    monkeypatch.setattr(libraries, "sys", SimpleNamespace(modules=Growing({"a": None, "pandas.core": pandas})))
+    assert libraries.library_under_way() == "loading pandas"
 
 
 class Broken(Terminal):
