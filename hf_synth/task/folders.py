@@ -52,13 +52,14 @@ _DISK = {
 
 
 def private_folder(path: Path) -> Path:
-    """Create a folder that only its owner can read (0700); an existing folder keeps its mode.
+    """Create a folder that only its owner can read (0700), and missing folders above it; existing ones keep their mode.
 
     Raises:
         OutputError: it cannot be created.
     """
     with clear_disk_errors(path):
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in reversed((path, *path.parents)):
+            folder.mkdir(exist_ok=True, mode=0o700)
     return path
 
 
@@ -210,8 +211,7 @@ def write_stage(
             write_parquet(task, rows, draft / f"{split}.parquet", access)
         manifest[FILES] = {f"{split}.parquet": file_digest(draft / f"{split}.parquet") for split in splits}
         files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
-        # `load_dataset` knows a folder with configs by its path and this text, not by its files: without the digest it
-        # would return earlier rows of the folder from its cache
+        # `load_dataset` finds a folder in its cache by its path and this text, not by its files: the digest is in it
         content = hashlib.sha256(json.dumps(manifest[FILES], sort_keys=True).encode()).hexdigest()[:16]
         (draft / "README.md").write_text(
             f"---\nconfigs:\n- config_name: default\n  description: content {content}\n  data_files:\n{files}---\n"

@@ -28,6 +28,7 @@ from hf_synth.task.folders import (
     edited_files,
     file_digest,
     map_parquet,
+    private_folder,
     read_manifest,
     write_stage,
 )
@@ -243,3 +244,15 @@ def test_a_folder_with_an_equals_sign_is_no_column(tmp_path: Path, monkeypatch: 
 def test_a_column_of_categories_is_a_column_of_texts(read: Any, tmp_path: Path) -> None:
     file = _foreign(tmp_path / "pool" / "train.parquet", {}, note=pa.array(["a", "b", "a"]).dictionary_encode())
     assert read(file)["note"][:] == ["a", "b", "a"]
+
+
+def test_folders_above_a_private_one_are_private_too_whatever_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        private_folder(tmp_path / "shared" / "out" / ".hf_synth" / "blocks")
+    finally:
+        os.umask(before)
+    made = [tmp_path / "shared" / name for name in ("out", "out/.hf_synth", "out/.hf_synth/blocks")]
+    assert [folder.stat().st_mode & 0o777 for folder in made] == [0o700] * 3
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755
