@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from hf_synth.llm.calls import CAUSES
+from hf_synth.llm.replies import CAUSES
 from hf_synth.task.columns import REASONS
 
 _LOOK = "look at an answer with `hf-synth journal show PATH KEY --text`"

@@ -73,6 +73,13 @@ def test_a_strange_usage_loses_no_answer(usage: Any) -> None:
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("fine", None, None)
 
 
+@pytest.mark.parametrize("count", [0, -3, 999_999_999, 1e300, float("nan")])
+def test_numbers_of_tokens_that_cannot_be_are_not_counted(count: float) -> None:
+    reply = read({"content": "fine"}, usage={"prompt_tokens": count, "completion_tokens": count})
+    assert (reply.prompt_tokens, reply.completion_tokens) == (None, None)  # a budget then counts the most
+    assert read({"content": ""}, usage={"prompt_tokens": 9, "completion_tokens": 0}).completion_tokens == 0
+
+
 def test_a_blocked_prompt_is_a_refusal_and_a_broken_answer_is_asked_for_again() -> None:
     blocked = read_reply(b'{"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}', "m")
     assert isinstance(blocked, Failure)
