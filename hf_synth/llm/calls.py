@@ -27,7 +27,7 @@ from hf_synth.llm.leases import Leases
 from hf_synth.llm.ledger import ROUNDING, Ledger
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
-from hf_synth.llm.replies import CAUSES, UNREACHED, Failure, Reply
+from hf_synth.llm.replies import CAUSES, UNREACHED, Failure, Reply, advice_on
 
 _LOG = logging.getLogger(__name__)
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
@@ -458,4 +458,4 @@ class Run:
 
 
 def _because(name: str) -> str:
-    return f": {CAUSES[name]}" if name in CAUSES else ""
+    return f": {advice}" if (advice := advice_on(name)) else ""

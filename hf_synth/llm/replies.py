@@ -65,6 +65,15 @@ _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?
 FailureKind = Literal["", "refusal", "loading", "page"]
 
 
+def advice_on(name: str) -> str:
+    """Return what a failure means and what to do, by its kind or code; "" where there is nothing to say."""
+    if name in CAUSES or not name.startswith(("http_4", "http_5")):
+        return CAUSES.get(name, "")
+    long = name in ("http_400", "http_413", "http_422")
+    more = "; one cause is a prompt longer than what its model reads" if long else ""
+    return f"the server's own log says why{more}"
+
+
 @dataclass(frozen=True)
 class Limit:
     """The state of a quota from `x-ratelimit-*` headers.

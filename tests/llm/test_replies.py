@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hf_synth.llm.replies import Failure, Reply, read_reply
+from hf_synth.llm.replies import Failure, Reply, advice_on, read_reply
 
 
 def read(message: dict[str, Any], finish: str | None = "stop", **more: Any) -> Reply:
@@ -106,3 +106,11 @@ def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
     cut = read_reply(body.removeprefix(": comment\n\n").split('"stop"')[0].rsplit("data:", 1)[0].encode(), "m")
     assert isinstance(cut, Reply)
     assert cut.status == "truncated"
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("http_400", "prompt longer"), ("http_413", "prompt longer"), ("http_500", "own log"), ("http_502", "own log"),
+    ("http_503", "loading its model"), ("http_405", "/v1"), ("page", "web page"),
+])  # fmt: skip
+def test_every_failure_of_a_server_comes_with_a_next_step(name: str, words: str) -> None:
+    assert words in advice_on(name)
