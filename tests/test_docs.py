@@ -208,7 +208,12 @@ def test_costs_are_reckoned_from_the_largest_size_measured(pages: ModuleType) ->
     )
     audit = "# Audit\n\n| synthetic rows | CPU µs a row |\n|---|---|\n| 100,000 | 326 |\n| 25,000 | 343 |\n"
     found = {one.stage: one for one in costs.costs({"scaling": scaling, "audit": audit})}
-    assert found["Audit"].measured == "400 µs a note, 10,000 rows"
+    assert found["Audit"].measured == "326 µs a note, 100,000 rows", "the larger measurement, whatever its page"
+    smaller = costs.costs({"scaling": scaling, "audit": audit.replace("100,000", "1,000").replace("25,000", "500")})
+    assert next(one for one in smaller if one.stage == "Audit").measured == "400 µs a note, 10,000 rows"
+    prediction = "Tokens of the texts: 27,745, 145 on average.\n\n| setting | rows |\n|---|---|\n"
+    rows = "| predict_proba | 26.8 |\n| predict_proba, bfloat16 | 69.0 |\n"
+    assert {one.stage[-17:] for one in costs.costs({"prediction": prediction + rows})} == {"145 tokens a note"}
     assert found["Adopt rows from elsewhere"].seconds == pytest.approx(50e-6)
     [alone] = costs.costs({"audit": audit})
     assert costs.costs_table([alone]).splitlines()[2:] == [

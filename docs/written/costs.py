@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -82,15 +83,22 @@ def costs(pages: Mapping[str, str]) -> list[Cost]:
     if text := pages.get("prediction"):
         for name, stage in (("predict_proba", "Predict"), ("predict_proba, bfloat16", "Predict in bfloat16")):
             [speed] = [row[1] for table in tables(text) for row in table.rows if row[0] == name]
-            stage += ", an encoder of 6 layers of 384"
+            tokens = re.search(r"Tokens of the texts: \S+ (\d+) on average", text)
+            stage += ", an encoder of 6 layers of 384" + (f", {tokens[1]} tokens a note" if tokens else "")
             found.append(Cost(stage, f"{speed} notes a CPU second", 1 / _number(speed), "prediction"))
     stages = _of_scaling(pages["scaling"]) if "scaling" in pages else {}
-    if "audit" not in stages and (text := pages.get("audit")):
+    if text := pages.get("audit"):
         table = tables(text)[0]
         row = max(table.rows, key=lambda row: _number(row[0]))
         each = row[table.head.index("CPU µs a row")]
-        stages["audit"] = Cost(_STAGES["audit"], f"{each} µs a note, {row[0]} rows", _number(each) / 1e6, "audit")
+        audit = Cost(_STAGES["audit"], f"{each} µs a note, {row[0]} rows", _number(each) / 1e6, "audit")
+        stages["audit"] = max(stages.get("audit", audit), audit, key=_rows_of)
     return found + [stages[name] for name in _STAGES if name in stages]
+
+
+def _rows_of(cost: Cost) -> float:
+    """Return the number of rows that a cost was measured with."""
+    return _number(cost.measured.split(", ")[1].removesuffix(" rows"))
 
 
 def _of_scaling(text: str) -> dict[str, Cost]:

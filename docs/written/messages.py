@@ -113,7 +113,7 @@ CURES_OF = {  # the same for a room whose errors of this class have a cure of th
     ("task", "TaskError"): "Correct the task's script, or the manifest of its folder (`hf-synth gold` writes it anew).",
 }
 BUILT = {"why_broken"}  # functions that return the second half of a message
-NAMED = {"fatal", "messages", "CAUSES"}  # variables that hold messages
+NAMED = {"fatal", "messages", "CAUSES", "UNREACHED"}  # variables that hold messages
 
 
 def messages_page() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -106,7 +107,8 @@ def computed(args: Namespace, work: Work) -> Result | None:
     while work.grow():
         pass
     done, stood = run_here(work, work.shard(number, of))
-    print(f"shard {number}/{of}: {done:,} blocks computed, {stood:,} there already; next: hf-synth merge {args.out}")
+    then = f"hf-synth merge {shlex.quote(str(args.out))}"
+    print(f"shard {number}/{of}: {done:,} blocks computed, {stood:,} there already; next: {then}")
     return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places)}
 
 
@@ -128,6 +130,10 @@ def add_merge_options(parser: ArgumentParser) -> None:
     """Add the options of `merge`."""
     text = "the folder that the shards named with --out"
     parser.add_argument("folder", type=Path, metavar="DIR", help=text)
+    text = "the journal on this machine, for what is asked here (default: the path that the last shard had)"
+    parser.add_argument("--journal", type=Path, metavar="PATH", help=text)
+    text = "where the LLM is asked from this machine (default: the address that the last shard had)"
+    parser.add_argument("--base-url", metavar="URL", help=text)
 
 
 def merge(args: Namespace) -> Any:
@@ -135,6 +141,7 @@ def merge(args: Namespace) -> Any:
 
     Raises:
         OutputError: the folder holds no blocks, those of several commands, or not all of them.
+        UsageError: the verb asks no LLM, and --journal or --base-url is given.
     """
     from hf_synth.cli.after import run_verb
     from hf_synth.cli.cli import parse_command
@@ -153,7 +160,12 @@ def merge(args: Namespace) -> Any:
     verb = _verb_in(commands[0])
     parser, own = parse_command([verb, "--config", str(commands[0]), "--quiet"])
     own.quiet, own.json, own.config, own.merging, own.out = args.quiet, args.json, None, True, own.out
-    if own.out.absolute() != args.folder.absolute():
+    for name in ("journal", "base_url"):  # those of a shard may exist on its machine alone
+        if (given := getattr(args, name)) is not None:
+            if not hasattr(own, name):
+                raise UsageError(f"`{verb}` asks no LLM: leave --{name.replace('_', '-')} out")
+            setattr(own, name, given)
+    if own.out.resolve() != args.folder.resolve():
         raise OutputError(
             f"the blocks of {args.folder} are to be merged into {own.out}: run `merge` where the shards ran"
         )

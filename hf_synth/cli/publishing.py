@@ -368,10 +368,10 @@ def _exported(task: Task, rows: Dataset, args: Namespace, shared: Result) -> Ver
     work = export_work(task, rows, **sides, folder=cluster.blocks_of(args))
     if (part := cluster.computed(args, work)) is not None:
         return part
-    of_a_push = ("push", "dry_run", "confirm", "squash")
-    left = {name: value for name, value in shared.items() if name not in of_a_push}
+    left = {name: value for name, value in shared.items() if name not in ("push", "dry_run", "confirm", "squash")}
     verdict = export_scanned(task, rows, args.repo_id, work.results(work.parts[0]), **left)
-    cluster.clear(args)
+    if verdict.allowed:  # the folder is written
+        cluster.clear(args)
     return verdict
 
 

@@ -122,10 +122,7 @@ def _facts(stage: Stage) -> Result:
 def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     """Return the command that makes the first stage that is out of date, or else the one that is missing."""
     from hf_synth.cli.configured import configuration, without_configured
-    from hf_synth.cli.journey import (
-        command_of,
-        known_in,
-    )
+    from hf_synth.cli.journey import command_of, known_in
     from hf_synth.cli.stages import ORDER, newest
     from hf_synth.cli.ways import command_after, push_command, repeating_command
 
@@ -147,7 +144,8 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         release = latest["publish"]
         if _pushed(release) == NOT_PUSHED:
             words = push_command(release, known)
-        elif len(reached) > 1 and not any(s.kind == "publish" and s.facts.get("kind") == "model" for s in stages):
+            return None if words is None else _command([*words, *named])
+        if len(reached) > 1 and not any(s.kind == "publish" and s.facts.get("kind") == "model" for s in stages):
             words = command_after(latest[reached[-2]], known)  # notes were published before the model
     elif reached:
         words = command_after(latest[reached[-1]], known)

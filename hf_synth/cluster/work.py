@@ -160,10 +160,17 @@ class Work:
         return result
 
     def _incomplete(self) -> OutputError:
+        lacking = self.missing(range(len(self.places)))
+        others = sum(any(self.folder.glob(f"{number:06d}-*.parquet")) for number in lacking)
+        why = (
+            f"; {others:,} of them are there as made of other rows, of another model or by another version of hf_synth "
+            f"(this is {__version__})"
+            if others
+            else ""
+        )
         return OutputError(
-            f"{len(self.missing(range(len(self.places)))):,} of the {len(self.places):,} blocks of "
-            f"{self.folder.parent.parent.parent} are not there yet, or were made of other rows: run their shards "
-            "(again), then merge"
+            f"{len(lacking):,} of the {len(self.places):,} blocks of {self.folder.parent.parent.parent} are not there "
+            f"yet{why}: run their shards (again), then merge"
         )
 
     def _digest(self, number: int, table: pa.Table) -> str:

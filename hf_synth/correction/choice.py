@@ -211,18 +211,24 @@ def _error(values: Floats, codes: Ints) -> float:
 
 
 def _share_interval(values: Floats, codes: Ints, alpha: float) -> tuple[float, float, float]:
-    """Compute a share over clusters with its interval of level 1 - alpha: Wilson's at the effective number of rows."""
-    from scipy.special import ndtri
+    """Compute a share over clusters with its interval of level 1 - alpha: Wilson's at the effective number of rows.
+
+    Clusters measure their own variance, on as many degrees of freedom as there are clusters less one; one measures
+    none. Rows that are right or wrong count for no more than independent ones, however alike clusters are by luck.
+    """
+    from scipy.special import ndtri, stdtrit
 
     share, n = float(np.clip(values.mean(), 0.0, 1.0)), len(values)
-    rows = float(n)
-    independent = int(codes.max()) + 1 == n and np.isin(values, (0.0, 1.0)).all()
-    if 0 < share < 1 and not independent:
+    rows, clusters = float(n), int(codes.max()) + 1
+    if clusters < 2 < n:
+        return share, 0.0, 1.0
+    z = float(ndtri(1 - alpha / 2) if clusters == n else stdtrit(clusters - 1, 1 - alpha / 2))
+    binary = bool(np.isin(values, (0.0, 1.0)).all())
+    if 0 < share < 1 and not (binary and clusters == n):
         sums = np.bincount(codes, values - values.mean())
-        clusters = len(sums)
         variance = clusters / max(1, clusters - 1) * float((sums**2).sum()) / n**2
-        rows = max(1.0, min(100.0 * n, share * (1 - share) / max(variance, 1e-12)))
-    low, high = wilson_at(np.array(share), np.array(rows), float(ndtri(1 - alpha / 2)))
+        rows = max(1.0, min(n if binary else 100.0 * n, share * (1 - share) / max(variance, 1e-12)))
+    low, high = wilson_at(np.array(share), np.array(rows), z)
     return share, float(low), float(high)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from hf_synth.llm.calls import CAUSES
+from hf_synth.llm.replies import advice_on
 from hf_synth.task.columns import REASONS
 
 _LOOK = "look at an answer with `hf-synth journal show PATH KEY --text`"
@@ -30,5 +30,5 @@ def why_no_row(reasons: Sequence[str], failures: Mapping[str, int]) -> str:
     reason, count = Counter(reasons).most_common(1)[0]
     code = Counter(failures).most_common(1)[0][0] if failures else ""
     cause = f"no answer came ({code})" if reason == "llm_error" and code else REASONS[reason]
-    advice = CAUSES.get(code, "") if reason == "llm_error" else _ADVICE.get(reason, "")
+    advice = advice_on(code) if reason == "llm_error" else _ADVICE.get(reason, "")
     return f"{cause}, {count:,} of {len(reasons):,} times" + (f"; {advice}" if advice else "")

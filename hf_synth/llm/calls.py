@@ -27,7 +27,7 @@ from hf_synth.llm.leases import Leases
 from hf_synth.llm.ledger import ROUNDING, Ledger
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
-from hf_synth.llm.replies import Failure, Reply
+from hf_synth.llm.replies import CAUSES, UNREACHED, Failure, Reply, advice_on
 
 _LOG = logging.getLogger(__name__)
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
@@ -55,16 +55,6 @@ class Unanswered:
 
 
 Outcome = Entry | Unanswered
-# What failures of an endpoint mean, by kind and by code, and what to do.
-CAUSES = {
-    "page": "it answers with a web page: a login or a proxy stands before it, or base_url is wrong",
-    "loading": "it is still loading its model: wait, then run again",
-    "malformed": "its answer is not a chat completion: check base_url, which usually ends in /v1",
-    "timeout": "raise --timeout (timeout=...), or lower --concurrency so that each answer comes sooner",
-    "http_429": "it is overloaded and refuses requests: lower --concurrency, or give --rpm",
-    "http_503": "it is overloaded, or still loading its model: wait, then run again",
-    "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
-}
 
 
 class Run:
@@ -107,6 +97,7 @@ class Run:
         self._introduced = threading.Event()
         self._introduced.set()
         self._loading, self._loading_since = False, 0.0
+        self._long_pause = False  # whether a pause longer than the longest was said
         self.timeouts = 0  # attempts that got no answer in time
         self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
         self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
@@ -300,7 +291,7 @@ class Run:
                 if self._schema is not None and not self._ledger.plain:
                     self._judge_schema(schema)
                 return outcome
-            self._reached |= outcome.code != "unreachable"
+            self._reached |= outcome.code not in UNREACHED
             if outcome.kind == "refusal":
                 self._answered = True  # the endpoint works
                 return outcome
@@ -409,6 +400,10 @@ class Run:
             pace.correct(expected, used or expected)
             pace.accepted(self._loop.time() - began, outcome.limits)
         elif outcome.overload and outcome.kind != "loading":
+            if (outcome.after or 0.0) > pacing.LONGEST_PAUSE and not self._long_pause:
+                self._long_pause = True
+                wait, pause = min(outcome.after or 0.0, 1e9) / 60, pacing.LONGEST_PAUSE
+                _LOG.warning("%s asks to wait %.0f minutes; it is asked again every %g s", self._where, wait, pause)
             pace.refused(outcome.after, outcome.limits)
         return outcome
 
@@ -422,8 +417,8 @@ class Run:
         Raises:
             LLMError: the endpoint fails, so that the run cannot go on.
         """
-        if failure.code == "unreachable" and not self._reached:
-            raise LLMError(f"cannot reach {self._where}: nothing answers there; start the server or check base_url")
+        if failure.code in UNREACHED and not self._reached:
+            raise LLMError(f"cannot reach {self._where}: {UNREACHED[failure.code]}")
         name = failure.kind or failure.code
         self._failures[name] += 1
         if self._failures["timeout"] >= _HUNG and not self._answered:
@@ -463,4 +458,4 @@ class Run:
 
 
 def _because(name: str) -> str:
-    return f": {CAUSES[name]}" if name in CAUSES else ""
+    return f": {advice}" if (advice := advice_on(name)) else ""

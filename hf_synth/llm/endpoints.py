@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hf_synth.errors import EndpointError, LLMError
+from hf_synth.llm.connections import connector, unreached
 
 if TYPE_CHECKING:
     import aiohttp
@@ -125,7 +126,7 @@ def parse_origin(url: str) -> Origin:
             api-version.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url.strip())
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]
         if not parts.hostname:
             raise ValueError
@@ -155,7 +156,7 @@ def may_see_settings(origin: Origin) -> bool:
 def settings_headers() -> dict[str, str]:
     """Return the headers that the environment asks for, as for openai's client: organization, project, own ones."""
     names = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
-    headers = {header: value for header, name in names.items() if (value := os.environ.get(name))}
+    headers = {header: value for header, name in names.items() if (value := os.environ.get(name, "").strip())}
     for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines():
         name, colon, value = line.partition(":")
         if colon and name.strip():
@@ -237,7 +238,7 @@ def _resolve(origin: Origin) -> tuple[str, ...]:
 
 
 class LineError(Exception):
-    """A request got no response: `code` is "timeout", "unreachable" or "connection"."""
+    """A request got no response: `code` is "timeout", "connection" or one of `connections.unreached`."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -267,10 +268,12 @@ class Line:
             import aiohttp
 
             tls = ssl.create_default_context() if self._origin.scheme == "https" else False
-            resolver = None if self._addresses is None else _pinned_resolver(self._origin, self._addresses)
-            connector = aiohttp.TCPConnector(limit=self._connections, ssl=tls, resolver=resolver)
+            pinned = None if self._addresses is None else (self._origin.host, self._addresses)
             self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
+                connector=connector(self._connections, tls, pinned),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
             )
         return self._session
 
@@ -304,8 +307,8 @@ class Line:
                 return reply.status, reply.raw_headers, await _read(reply.content)
         except aiohttp.ServerTimeoutError:
             raise LineError("timeout") from None
-        except aiohttp.ClientConnectorError:
-            raise LineError("unreachable") from None
+        except aiohttp.ClientConnectorError as error:
+            raise LineError(unreached(error)) from None
         except (aiohttp.ClientError, ValueError):  # ValueError: the response is not HTTP
             raise LineError("connection") from None
 
@@ -335,29 +338,6 @@ def guarded_transport(line: Line) -> httpx2.AsyncBaseTransport:
             await line.close()
 
     return Guarded()
-
-
-def _pinned_resolver(origin: Origin, addresses: Sequence[str]) -> Any:
-    """Make a resolver that knows one host at its checked addresses, whatever a name server returns later."""
-    from aiohttp.abc import AbstractResolver, ResolveResult
-
-    class Pinned(AbstractResolver):  # type: ignore[misc]
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-        ) -> list[ResolveResult]:
-            if host != origin.host:
-                raise EndpointError(f"a request was for another host than {origin}; nothing was sent")
-            pairs = [(a, socket.AF_INET6 if ":" in a else socket.AF_INET) for a in addresses]
-            return [
-                ResolveResult(hostname=host, host=a, port=port, family=f, proto=0, flags=socket.AI_NUMERICHOST)
-                for a, f in pairs
-                if family in (socket.AF_UNSPEC, f)
-            ]
-
-        async def close(self) -> None:
-            """Close nothing: there is no connection."""
-
-    return Pinned()
 
 
 def decompress(body: bytes, encoding: str) -> bytes | None:

@@ -93,6 +93,13 @@ def note_server(journal: Journal, model: str, url: str, server: Server, *, cache
     now["fingerprints"] = _names(server.fingerprints)
     if before:
         _compare(before, now, model, cached)
+    if len(now["served"]) > 1 and not set(now["served"]) <= set(before.get("served", [])):
+        _LOG.warning(
+            "%s: answers of model %r name several models (%s): the server changed it, or shares the questions out",
+            url,
+            model,
+            ", ".join(now["served"]),
+        )
     for kept in ("served", "fingerprints"):
         now[kept] = list(dict.fromkeys([*before.get(kept, []), *now[kept]]))[-_MOST:]
     if before and not server.says:

@@ -33,7 +33,7 @@ from hf_synth.llm.learning import MOST
 from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
 from hf_synth.llm.manners import MOST_RULES, FirstQuestion, Manners, Refusal, changes_as_json, provided_limit, request
-from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
+from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, plain_key, provider_of
 from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.refused import Rules, names_model, own_words
 from hf_synth.llm.replies import Failure, Reply, failure_kind, read_limits, read_reply, retry_after
@@ -418,7 +418,7 @@ class Wire:
             raise LLMError(f"there is no API key for {provider.name}; set {variables}, or pass LLM(api_key=...)")
         patience = min(10.0, llm.timeout)
         line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
-        self._key, self._ours = key or "none", ours
+        self._key, self._ours = plain_key(key or "") or "none", ours
         self._llm, self._origin, self._line = llm, origin, line
         self.is_local = endpoints.is_local_host(origin.host) or (
             bool(addresses) and all(map(endpoints.is_local, addresses or ()))
@@ -525,7 +525,8 @@ class Wire:
             402: f"the credits at {where} are spent (402); top them up, then run again to go on: every answer is kept",
             401: f"{where} refuses the key (401); {next_step(self._provider)}",
             403: f"{where} does not allow this (403); check the key's rights and the model",
-            404: f"{where} does not know model {self._llm.model!r} or base_url's path ({status})",
+            404: f"{where} does not know model {self._llm.model!r} or base_url's path ({status})"
+            + ("" if where.path else "; it usually ends in /v1"),
         }
         said = own_words(body, sent)
         kind = failure_kind(status, said)

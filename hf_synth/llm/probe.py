@@ -21,6 +21,7 @@ from hf_synth.errors import HfSynthError
 from hf_synth.llm.endpoints import LineError
 from hf_synth.llm.identity import introduce
 from hf_synth.llm.llm import LLM, Wire
+from hf_synth.llm.replies import UNREACHED
 
 QUESTION = "Write the numbers from 1 to 40 in words, separated by commas."
 _TOKENS = 128  # most tokens of its answer
@@ -106,7 +107,7 @@ async def _listing(llm: LLM, seconds: float) -> Listing:
             with contextlib.suppress(TimeoutError):
                 slots = (await asyncio.wait_for(introduce(wire.get, llm.model), seconds))[1]
     except LineError as error:
-        return Listing(problem=_NO_LINE.get(error.code, "breaks the connection off: check base_url"))
+        return Listing(problem=_no_line(error.code))
     finally:
         await wire.close()
     data = _json(body)
@@ -116,10 +117,15 @@ async def _listing(llm: LLM, seconds: float) -> Listing:
     return Listing(tuple(plain), slots)
 
 
-_NO_LINE = {
-    "timeout": "does not answer in time: is it still loading its model?",
-    "unreachable": "cannot be reached: start the server, or check base_url",
-}
+def _no_line(code: str) -> str:
+    """Return why a server says nothing of itself."""
+    if code == "timeout":
+        return "does not answer in time: is it still loading its model?"
+    if code == "unreachable":
+        return "cannot be reached: start the server, or check base_url"
+    return f"cannot be reached: {UNREACHED[code]}" if code in UNREACHED else "breaks the connection off: check base_url"
+
+
 _STATUS = {
     401: "refuses the key (401): set OPENAI_API_KEY together with OPENAI_BASE_URL, or the provider's own variable",
     403: "does not allow this (403): check the key's rights",

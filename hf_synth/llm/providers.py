@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
+from hf_synth.errors import LLMError
 from hf_synth.llm.endpoints import Origin
 from hf_synth.llm.refused import STRUCTURE, SYSTEM
 
@@ -179,6 +180,17 @@ def key_of(provider: Provider, origin: Origin) -> str | None:
     if origin.scheme != "https" or not provider.is_at(origin.host):
         return None
     return next((key for name in provider.key_variables if (key := os.environ.get(name))), None)
+
+
+def plain_key(key: str) -> str:
+    """Return a key without white space around it, as files and environments add it.
+
+    Raises:
+        LLMError: it holds a character that no header may hold.
+    """
+    if not (key := key.strip()).isprintable():
+        raise LLMError("the API key holds a line break or another control character inside; copy it again")
+    return key
 
 
 def key_headers(provider: Provider, key: str) -> Mapping[str, str]:

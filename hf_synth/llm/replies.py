@@ -15,8 +15,26 @@ from hf_synth.llm.journal import Entry
 from hf_synth.llm.thoughts import THINKING
 
 _LONGEST_TEXT = 1_000_000  # characters of one answer
+_MOST_TOKENS = 2_000_000  # of one prompt, or of one answer
 _LOGPROBS = 16  # tokens whose alternatives are kept
-OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # and every http_5xx
+# What failures of an endpoint mean, by kind and by code, and what to do.
+CAUSES = {
+    "page": "it answers with a web page: a login or a proxy stands before it, or base_url is wrong",
+    "loading": "it is still loading its model: wait, then run again",
+    "malformed": "its answer is not a chat completion: check base_url, which usually ends in /v1",
+    "timeout": "raise --timeout (timeout=...), or lower --concurrency so that each answer comes sooner",
+    "http_429": "it is overloaded and refuses requests: lower --concurrency, or give --rpm",
+    "http_503": "it is overloaded, or still loading its model: wait, then run again",
+    "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
+}
+# Why there is no connection, by the code of a `LineError`, and what to do.
+UNREACHED = {
+    "unreachable": "nothing answers there; start the server or check base_url",
+    "certificate": "this machine does not trust its certificate, or it is of another host; put the path of your "
+    "organization's CA file into SSL_CERT_FILE, or check base_url",
+    "no_tls": "it does not speak https there; check the port, or use its http address",
+}
+OUTAGES = (*UNREACHED, "connection", "timeout", "malformed", "http_429")  # and every http_5xx
 # what servers say of a model that is not there yet, and of a prompt that a filter stopped
 _LOADING = re.compile(
     rb"(?i)\bloading (the )?model|\bis (currently |still )?(being )?load(ing|ed)\b|estimated_time|warming up|"
@@ -45,6 +63,15 @@ _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 FailureKind = Literal["", "refusal", "loading", "page"]
+
+
+def advice_on(name: str) -> str:
+    """Return what a failure means and what to do, by its kind or code; "" where there is nothing to say."""
+    if name in CAUSES or not name.startswith(("http_4", "http_5")):
+        return CAUSES.get(name, "")
+    long = name in ("http_400", "http_413", "http_422")
+    more = "; one cause is a prompt longer than what its model reads" if long else ""
+    return f"the server's own log says why{more}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +121,7 @@ class Failure:
     """Why there is no answer.
 
     Args:
-        code: "unreachable", "connection", "timeout", "malformed", "too_large", "budget" or "http_<status>".
+        code: a key of `UNREACHED`, "connection", "timeout", "malformed", "too_large", "budget" or "http_<status>".
         again: whether a retry may help.
         after: seconds to wait before the next request (Retry-After).
         fatal: an error message, when no other question can be answered either.
@@ -213,7 +240,12 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
     )
     status = "refusal" if refused or finish.lower() in _REFUSALS else "truncated" if finish.lower() in _CUTS else "ok"
     code = THINKING if thoughts and not text.strip() and status != "refusal" else finish[:40]
-    tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
+    # a server that does not count says 0; no model reads or writes more than the most at once
+    zeros = (False, not text)
+    tokens = [
+        int(c) if isinstance(c, int | float) and (0 < c <= _MOST_TOKENS or (c == 0 and zero)) else None
+        for c, zero in zip(counts, zeros, strict=True)
+    ]
     reply = Reply(text, status, code, tokens[0], tokens[1], served_by[:200])
     return replace(reply, logprobs=logprobs, fingerprint=fingerprint[:200])
 

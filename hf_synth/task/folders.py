@@ -26,6 +26,7 @@ from hf_synth.errors import OutputError, RowError
 from hf_synth.task.arrow import row_blocks
 from hf_synth.task.columns import MANIFEST, Access, access_of, strictest
 from hf_synth.task.folder_kinds import no_rows_error
+from hf_synth.task.replacing import place_of, replace_folder
 from hf_synth.task.scripts import task_to_json
 from hf_synth.task.task import Task
 
@@ -51,13 +52,14 @@ _DISK = {
 
 
 def private_folder(path: Path) -> Path:
-    """Create a folder that only its owner can read (0700); an existing folder keeps its mode.
+    """Create a folder that only its owner can read (0700), and missing folders above it; existing ones keep their mode.
 
     Raises:
         OutputError: it cannot be created.
     """
     with clear_disk_errors(path):
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in reversed((path, *path.parents)):
+            folder.mkdir(exist_ok=True, mode=0o700)
     return path
 
 
@@ -129,12 +131,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Write a folder atomically: yield a temporary folder, then rename it to `path`.
 
-    An earlier output (a folder with a manifest) is replaced; anything else that is not empty is left alone.
+    An earlier output (a folder with a manifest) is replaced; anything else that is not empty is left alone. A link
+    stays, and the folder that it leads to is replaced.
 
     Raises:
         OutputError: `path` exists and is no earlier output, or its disk is full or read-only.
     """
-    path = Path(path)
+    path = place_of(Path(path))
     _check_free(path, overwrite)
     with clear_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,12 +145,7 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     try:
         with clear_disk_errors(path):
             yield draft
-            work = path / WORK  # the journal and the cache of an earlier output are kept
-            if work.is_dir():
-                os.rename(work, draft / WORK)
-            if path.is_dir():
-                shutil.rmtree(path)
-            os.replace(draft, path)
+            replace_folder(draft, path, WORK)  # the journal and the cache of an earlier output are kept
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -156,6 +154,8 @@ def _check_free(path: Path, overwrite: bool = True) -> None:
     full = path.is_dir() and any(file.name != WORK for file in path.iterdir())  # blocks of a stage come before it
     if path.is_file() or (full and not (overwrite and (path / MANIFEST).is_file())):
         raise OutputError(f"{path} exists and is not an earlier output; choose another folder")
+    if path.is_mount():  # it cannot be replaced
+        raise OutputError(f"{path} is where a volume is mounted; choose a folder in it")
 
 
 def check_output(path: Path, what: str = "whole") -> None:
@@ -167,6 +167,7 @@ def check_output(path: Path, what: str = "whole") -> None:
     Raises:
         OutputError: it cannot, or something else is there.
     """
+    path = place_of(path)
     if what == "whole":
         _check_free(path)
     elif path.is_dir() if what == "file" else path.is_file():
@@ -210,8 +211,7 @@ def write_stage(
             write_parquet(task, rows, draft / f"{split}.parquet", access)
         manifest[FILES] = {f"{split}.parquet": file_digest(draft / f"{split}.parquet") for split in splits}
         files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
-        # `load_dataset` knows a folder with configs by its path and this text, not by its files: without the digest it
-        # would return earlier rows of the folder from its cache
+        # `load_dataset` finds a folder in its cache by its path and this text, not by its files: the digest is in it
         content = hashlib.sha256(json.dumps(manifest[FILES], sort_keys=True).encode()).hexdigest()[:16]
         (draft / "README.md").write_text(
             f"---\nconfigs:\n- config_name: default\n  description: content {content}\n  data_files:\n{files}---\n"

@@ -110,6 +110,31 @@ def test_rows_of_one_patient_are_no_further_evidence() -> None:
     assert (one.expected, one.sd) == pytest.approx((0, 0.04)), "one patient moves no expectation"
 
 
+@pytest.mark.parametrize("patients", [1, 2, 3])
+def test_few_patients_have_a_wide_interval_however_alike_their_scores(patients: int) -> None:
+    """Patients with equal shares of right rows look as if nothing varied; so few of them cannot tell."""
+    right = np.tile([True, True, True, False], 30)
+    groups = [f"p{i % patients}" for i in range(120)]
+    share, low, high = choose({NOTHING: right}, np.zeros(120, int), groups=groups).accuracy  # type: ignore[misc]
+    rows = choose({NOTHING: right}, np.zeros(120, int)).accuracy
+    assert share == 0.75
+    assert rows is not None
+    assert (high - low) > (rows[2] - rows[1]), "no narrower than of as many rows of their own"
+    assert (low, high) == (0, 1) or patients > 1, "one patient measures nothing"
+
+
+@pytest.mark.parametrize("patients", [2, 3, 5])
+def test_the_interval_of_few_patients_covers(patients: int) -> None:
+    """Patients differ in their share of right rows, .7 on average; each has 20 rows."""
+    rng, held = np.random.default_rng(0), 0
+    groups = np.repeat([f"p{i}" for i in range(patients)], 20).tolist()
+    for _ in range(200):
+        right = rng.random((patients, 20)) < rng.beta(7, 3, patients)[:, None]
+        accuracy = choose({NOTHING: right.ravel()}, np.zeros(20 * patients, int), groups=groups).accuracy
+        held += accuracy[1] <= 0.7 <= accuracy[2]  # type: ignore[index]
+    assert held >= 187, "95% less two standard errors, of 200"
+
+
 def test_singletons_have_the_error_of_independent_rows() -> None:
     rng = np.random.default_rng(0)
     gold = np.zeros(90, dtype=int)

@@ -716,7 +716,7 @@ def test_no_note_is_exit_1_with_the_cause(
     ("reason", "code", "words"),
     [
         ("llm_error", "timeout", r"no answer came \(timeout\), 3 of 3 times; raise --timeout"),
-        ("llm_error", "http_400", r"no answer came \(http_400\), 3 of 3 times$"),
+        ("llm_error", "http_400", r"no answer came \(http_400\), 3 of 3 times; the server's own log says why"),
         ("truncated", "", "raise --max-tokens .*, or ask for fewer"),
         ("unknown_label", "", "the model gives other labels"),
         ("budget", "", "raise it$"),

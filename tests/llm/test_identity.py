@@ -49,6 +49,19 @@ def test_another_model_under_the_same_name_is_said(tmp_path: Path, caplog: pytes
         assert "small -> large" in line
 
 
+def test_a_model_that_changes_in_the_middle_of_a_run_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, large = served_as("small"), served_as("large")
+    with serving(lambda request, i: (small if i % 2 else large)(request, i)) as server:
+        ask(server, tmp_path, 4)
+        (line,) = (r.getMessage() for r in caplog.records if "several models" in r.getMessage())
+        assert "small" in line
+        assert "large" in line
+        ask(server, tmp_path, 8)
+    assert caplog.text.count("several models") == 1
+
+
 def test_weights_swapped_behind_one_name_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(served_as("default", system_fingerprint="b1")) as server:
         server.gets["/v1/models"] = {"data": [LLAMA]}

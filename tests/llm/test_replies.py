@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hf_synth.llm.replies import Failure, Reply, read_reply
+from hf_synth.llm.replies import Failure, Reply, advice_on, read_reply
 
 
 def read(message: dict[str, Any], finish: str | None = "stop", **more: Any) -> Reply:
@@ -73,6 +73,13 @@ def test_a_strange_usage_loses_no_answer(usage: Any) -> None:
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("fine", None, None)
 
 
+@pytest.mark.parametrize("count", [0, -3, 999_999_999, 1e300, float("nan")])
+def test_numbers_of_tokens_that_cannot_be_are_not_counted(count: float) -> None:
+    reply = read({"content": "fine"}, usage={"prompt_tokens": count, "completion_tokens": count})
+    assert (reply.prompt_tokens, reply.completion_tokens) == (None, None)  # a budget then counts the most
+    assert read({"content": ""}, usage={"prompt_tokens": 9, "completion_tokens": 0}).completion_tokens == 0
+
+
 def test_a_blocked_prompt_is_a_refusal_and_a_broken_answer_is_asked_for_again() -> None:
     blocked = read_reply(b'{"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}', "m")
     assert isinstance(blocked, Failure)
@@ -99,3 +106,11 @@ def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
     cut = read_reply(body.removeprefix(": comment\n\n").split('"stop"')[0].rsplit("data:", 1)[0].encode(), "m")
     assert isinstance(cut, Reply)
     assert cut.status == "truncated"
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("http_400", "prompt longer"), ("http_413", "prompt longer"), ("http_500", "own log"), ("http_502", "own log"),
+    ("http_503", "loading its model"), ("http_405", "/v1"), ("page", "web page"),
+])  # fmt: skip
+def test_every_failure_of_a_server_comes_with_a_next_step(name: str, words: str) -> None:
+    assert words in advice_on(name)

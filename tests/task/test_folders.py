@@ -28,6 +28,7 @@ from hf_synth.task.folders import (
     edited_files,
     file_digest,
     map_parquet,
+    private_folder,
     read_manifest,
     write_stage,
 )
@@ -268,3 +269,15 @@ def test_memory_of_reading_parquet_does_not_grow_with_its_groups(
     assert len(map_parquet(tmp_path / "rows.parquet", tmp_path / "rows.parquet")) == 1_600
     assert max(allocated) < 6 << 20
     assert scans == [False]
+
+
+def test_folders_above_a_private_one_are_private_too_whatever_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        private_folder(tmp_path / "shared" / "out" / ".hf_synth" / "blocks")
+    finally:
+        os.umask(before)
+    made = [tmp_path / "shared" / name for name in ("out", "out/.hf_synth", "out/.hf_synth/blocks")]
+    assert [folder.stat().st_mode & 0o777 for folder in made] == [0o700] * 3
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755

@@ -1,0 +1,93 @@
+"""Shards and their merge from the command line: paths, machines that differ, and what stays after a refusal."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import DatasetDict
+from support.llm_server import Said, entries, serving
+from support.tiny import toy_rows
+from support.toy_experiment import TASK, as_synthetic
+
+from hf_synth.cli.cli import main
+from hf_synth.cluster import work as cluster_work
+from hf_synth.publishing import publishing
+from hf_synth.task import arrow
+from hf_synth.task.folders import write_stage
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Gold and synthetic rows in a folder whose name has a space."""
+    folder = tmp_path / "my work"
+    write_stage(TASK, DatasetDict(train=toy_rows(12, 1), validation=toy_rows(9, 2)), folder / "gold", stage="gold")
+    write_stage(TASK, as_synthetic(list(toy_rows(20, 4))), folder / "synthetic", stage="generate")
+    return folder
+
+
+def audit(work: Path, *more: str) -> list[str]:
+    return ["audit", str(work / "gold"), str(work / "synthetic"), "--out", str(work / "audited"), *more]
+
+
+def test_a_merge_by_another_path_after_shards_of_two_versions(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(arrow, "BLOCK_ROWS", 7)
+    out = str(work / "audited")
+    version = cluster_work.__version__
+    monkeypatch.setattr(cluster_work, "__version__", "0.0.1")
+    assert main(audit(work, "--shard", "0/2")) == 0
+    assert f"next: hf-synth merge '{out}'\n" in capsys.readouterr().out, "the command can be pasted"
+    monkeypatch.setattr(cluster_work, "__version__", version)
+    assert main(audit(work, "--shard", "1/2")) == 0
+    assert main(["merge", out]) == 1
+    said = capsys.readouterr().err
+    assert "2 of the 3 blocks" in said
+    assert "2 of them are there as made of other rows, of another model or by another version" in said
+    assert f"(this is {version})" in said
+    assert main(audit(work, "--shard", "0/2")) == 0
+    (link := work.parent / "link").symlink_to(work)
+    assert main(["merge", str(link / "gold" / ".." / "audited")]) in (0, 1)
+    assert (work / "audited" / "audit.md").is_file()
+    assert not (work / "audited" / ".hf_synth" / "blocks").exists()
+
+
+def test_a_merge_has_a_journal_of_its_own_machine(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last shard's journal lies on a disk of its node; before, the merge could use no other one."""
+    asked = 0
+
+    def answer(request: dict[str, Any], _: int) -> Said:
+        nonlocal asked
+        asked += 1
+        return Said("no" if asked < 3 else entries(request))  # rejected answers: the merge asks for others
+
+    node = work / "node"
+    with serving(answer) as server:
+        url = ["--base-url", server.url]
+        command = ["generate", str(work / "gold"), "--llm", "m", "--n", "6", "--out", str(work / "new"), *url]
+        assert main([*command, "--journal", str(node / "notes.sqlite"), "--shard", "0/1"]) == 0
+        for file in node.iterdir():
+            file.unlink()
+        node.rmdir()
+        node.write_text("no folder on this machine")
+        assert main(["merge", str(work / "new")]) == 1
+        assert "journal" in capsys.readouterr().err
+        assert main(["merge", str(work / "new"), "--journal", str(work / "here.sqlite"), *url]) == 0
+    assert (work / "here.sqlite").is_file()
+    assert main(audit(work, "--shard", "0/1")) == 0
+    assert main(["merge", str(work / "audited"), *url]) == 2
+    assert "`audit` asks no LLM: leave --base-url out" in capsys.readouterr().err
+
+
+def test_a_refused_export_keeps_its_blocks(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = Namespace(allowed=False, pushed=False, to_json=dict)
+    monkeypatch.setattr(publishing, "export_scanned", lambda *_, **__: verdict)
+    out = work / "export"
+    command = ["publish", str(work / "gold"), str(work / "synthetic"), "--gold", str(work / "gold")]
+    assert main([*command, "--repo-id", "o/n", "--out", str(out), "--shard", "0/1"]) == 0
+    for _ in range(2):
+        assert main(["merge", str(out)]) == 1
+    assert list(out.rglob("*.parquet")), "no folder is written, and a later merge scans nothing again"

@@ -1,0 +1,145 @@
+"""Connections are reused only where nothing is left on them; what stands in the way of one is named."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hf_synth.errors import LLMError
+from hf_synth.llm.llm import LLM
+from hf_synth.llm.questions import Messages
+
+
+def http(text: str) -> bytes:
+    """Write the response with an answer."""
+    choice = {"message": {"content": text}, "finish_reason": "stop"}
+    body = json.dumps({"model": "m", "choices": [choice]}).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+class Twice:
+    """A server that answers each question, and "bad" twice: the second response comes a moment later.
+
+    Args:
+        tls: with a certificate, for https.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
+        self.heads: list[bytes] = []
+        self.port = self.connections = 0
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\n")
+                if not head.endswith(b" HTTP/1.1\r\n"):  # e.g. TLS
+                    writer.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
+                    break
+                head += await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"GET"):  # what the server says of itself
+                    writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                    continue
+                self.heads.append(head)
+                size = re.search(rb"(?i)content-length: *(\d+)", head)
+                assert size is not None
+                said = json.loads(await reader.readexactly(int(size[1])))["messages"][-1]["content"]
+                writer.write(http(f"echo {said}"))
+                await writer.drain()
+                if said == "bad":
+                    await asyncio.sleep(0.03)
+                    writer.write(http("for nobody"))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.transport.abort()
+
+
+@contextmanager
+def serving(server: Twice) -> Iterator[str]:
+    """Run a server for the length of a block; yields its address."""
+    ready, over, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
+
+    async def main() -> None:
+        listening = await asyncio.start_server(server.connected, "127.0.0.1", 0, ssl=server.tls)
+        server.port = listening.sockets[0].getsockname()[1]
+        ready.set()
+        await over.wait()
+        listening.close()
+        open_ones = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in open_ones:
+            task.cancel()
+        await asyncio.gather(*open_ones, return_exceptions=True)
+        await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
+    thread.start()
+    ready.wait()
+    try:
+        yield f"127.0.0.1:{server.port}/v1"
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()
+
+
+def test_a_late_second_response_answers_no_other_question(tmp_path: Path) -> None:
+    def questions() -> Iterator[Messages | None]:
+        for said in ("good 0", "bad", "good 1", "good 2", "good 3"):
+            yield [{"role": "user", "content": said}]
+            yield None
+            time.sleep(0.2)  # so that the second response is there
+
+    server = Twice()
+    with serving(server) as url:
+        llm = LLM("m", base_url=f"http://{url}", journal=tmp_path / "journal.sqlite", concurrency=1)
+        answers = [a.text for a in llm.stream(questions(), access="open", seed=None)]
+    assert answers == ["echo good 0", "echo bad", "echo good 1", "echo good 2", "echo good 3"]
+    assert server.connections >= 4  # no connection is reused after that
+
+
+QUESTION: Messages = [{"role": "user", "content": "good"}]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_what_stands_in_the_way_of_https_is_named(tmp_path: Path) -> None:
+    pem = str(tmp_path / "both.pem")
+    new = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -days 2 -keyout {pem} -out {pem}"
+    subprocess.run(["openssl", *new.split()], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem)
+    said = []
+    for server in (Twice(tls), Twice()):
+        with serving(server) as url:
+            llm = LLM("m", base_url=f"https://{url}", journal=tmp_path / "journal.sqlite", max_retries=0, timeout=9)
+            with pytest.raises(LLMError) as error:
+                llm.chat([QUESTION], access="open")
+            said.append(str(error.value))
+    assert "SSL_CERT_FILE" in said[0]
+    assert "use its http address" in said[1]
+
+
+@pytest.mark.parametrize("key", ["sk-1\n", " sk-1 ", "sk-1\r\n"])
+def test_white_space_around_a_key_is_none_of_it(key: str, tmp_path: Path) -> None:
+    server = Twice()
+    with serving(server) as url:
+        llm = LLM("m", base_url=f"http://{url} ", api_key=key, journal=tmp_path / "journal.sqlite", max_retries=0)
+        assert [a.text for a in llm.chat([QUESTION], access="open")] == ["echo good"]
+        assert b"Authorization: Bearer sk-1\r\n" in server.heads[0]
+        with pytest.raises(LLMError, match="line break") as error:
+            LLM("m", base_url=f"http://{url}", api_key="sk-1\nsk-2", journal=tmp_path / "j").chat(
+                [QUESTION], access="open"
+            )
+    assert "sk-" not in str(error.value)
