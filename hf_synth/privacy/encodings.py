@@ -20,13 +20,13 @@ def decoded(text: str) -> str:
 
     Runs of other letters and numbers decode to characters that no text has, and are left out. Time is linear.
     """
-    found = [_decode_base64(run) for run in _BASE64.findall(text)]
+    found = [_decode_run(run) for run in _BASE64.findall(text)]
     found += [bytes.fromhex(re.sub(r"[^0-9A-Fa-f]", "", run)).decode("utf-8", "replace") for run in _HEX.findall(text)]
     found += ["".join(chr(int(code)) for code in re.findall(r"\d+", run)) for run in _DECIMAL.findall(text)]
     return " ".join(part for part in found if _is_text(part))
 
 
-def _decode_base64(run: str) -> str:
+def _decode_run(run: str) -> str:
     letters = re.sub(r"\s+", "", run).translate(_ADDRESS)
     return base64.b64decode(letters[: len(letters) // 4 * 4]).decode("utf-8", "replace")
 
