@@ -1,6 +1,6 @@
 """Benchmark of the check for copies of gold: shares found by disguise and strength, and honest rows that are held.
 
-    python benchmarks/copies.py --open FOLDER [--written FOLDER ...] [--gold 1000 200 40] [--out FILE.md]
+    python benchmarks/copies.py --open FOLDER [--written FOLDER ...] [--gold 1000 200 40] [--out FILE.md] [--further]
 
 Gold are notes and dialogues of MTS-Dialog (`--open`, the folder of its tables: real, open text) and notes of the
 artificial clinic. Copies of gold are disguised in many ways, each at several strengths. Honest rows are notes of other
@@ -12,10 +12,12 @@ that is held is lost.
 from __future__ import annotations
 
 import argparse
+import base64
+import codecs
 import csv
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,6 +171,60 @@ DISGUISES |= {
 }
 
 
+# --- further disguises, for the encodings and forms that a row may have -----------------------------------------------
+_SHORT = {
+    "patient": "pt", "history": "hx", "years": "yrs", "blood pressure": "bp", "without": "w/o", "with": "w/",
+    "diagnosis": "dx", "treatment": "tx", "symptoms": "sx", "right": "rt", "left": "lt", "hypertension": "htn",
+    "diabetes": "dm", "and": "&", "medications": "meds", "previous": "prev", "significant": "sig", "normal": "nl",
+    "mother": "mo", "father": "fa", "the": "", "positive": "+", "negative": "-", "denies": "neg for",
+}  # fmt: skip
+_NAMES = ("Smith", "Meyer", "Ivanov", "Rossi", "Kowalski")
+_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def replacing(pattern: str, by: str | Callable[[re.Match[str]], str], flags: int = 0) -> Disguise:
+    return lambda rng, text, words: re.sub(pattern, by, text, flags=flags)
+
+
+def abbreviated(rng: random.Random, text: str, words: list[str]) -> str:
+    for word, short in _SHORT.items():
+        text = re.sub(rf"\b{word}\b", short, text, flags=re.IGNORECASE)
+    return text
+
+
+def clauses_turned(rng: random.Random, text: str, words: list[str]) -> str:
+    """Reverse the order of the clauses of each sentence."""
+    sentences = re.split(r"(?<=[.;:?!])\s+|\n+", text)
+    return " ".join(", ".join(re.split(r",\s*|\s+(?=(?:and|but|with|which|who)\s)", s)[::-1]) for s in sentences)
+
+
+def wrapped(rng: random.Random, text: str, words: list[str]) -> str:
+    """Cut lines of 34 characters, words with a hyphen."""
+    plain = " ".join(text.split())
+    return "\n".join(re.sub(r"(?<=[A-Za-z])\Z", "-", plain[i : i + 34]) for i in range(0, len(plain), 34))
+
+
+FURTHER: dict[str, Disguise] = {
+    "digits as words": replacing(r"\d", lambda match: f" {_DIGITS[int(match[0])]} "),
+    "other names": lambda rng, text, words: re.sub(r"(?<=[a-z,] )[A-Z][a-z]+", lambda _: rng.choice(_NAMES), text),
+    "clauses of each sentence in reverse order": clauses_turned,
+    "usual abbreviations": abbreviated,
+    "lines of 34 characters, words cut by hyphens": wrapped,
+    "one row of a table": lambda rng, text, words: f"| {' | '.join(text.split())} |",
+    "the first half alone": lambda rng, text, words: " ".join(text.split()[: len(text.split()) // 2]),
+    "words in reverse order": lambda rng, text, words: " ".join(text.split()[::-1]),
+    "a tag of HTML in every word": replacing(r"(\w{2})(\w+)", r"\1<wbr>\2"),
+    "base64": lambda rng, text, words: base64.b64encode(text.encode()).decode(),
+    "hexadecimal": lambda rng, text, words: text.encode().hex(),
+    "decimal codes": lambda rng, text, words: " ".join(map(str, text.encode())),
+    "ROT13": lambda rng, text, words: codecs.encode(text, "rot13"),
+    "letters in reverse order": lambda rng, text, words: text[::-1],
+    "digits for letters": lambda rng, text, words: text.translate(str.maketrans("aeios", "43105")),
+    "vowels left out": replacing(r"(?<=\w)[aeiou]", ""),
+    "a letter after every word": replacing(r"\b([A-Za-z]{2,})\b", r"\1x"),
+}
+
+
 # --- texts ------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Texts:
@@ -228,16 +284,16 @@ def held(index: Index, rows: list[str]) -> tuple[int, int]:
     return int(hits.sum()), int((hits & ~(before.same | before.spans() | before.near())).sum())
 
 
-def measure(draws: list[Texts], copies: int) -> str:
+def measure(draws: list[Texts], copies: int, disguises: Mapping[str, Disguise] = DISGUISES) -> str:
     """Return a section of the page: copies found by the length of the text of gold, and honest rows that are held."""
-    found: dict[str, dict[str, list[int]]] = {name: {length: [0, 0] for length in LENGTHS} for name in DISGUISES}
+    found: dict[str, dict[str, list[int]]] = {name: {length: [0, 0] for length in LENGTHS} for name in disguises}
     honest: dict[str, list[int]] = {}
     for texts in draws:
         index = Index.of((str(i), (text,)) for i, text in enumerate(texts.gold))
         words = [word for rows in texts.honest.values() for text in rows for word in text.split()]
         for length, (low, high) in LENGTHS.items():
             chosen = [text for text in dict.fromkeys(texts.gold) if low <= len(text.split()) <= high][:copies]
-            for name, disguise in DISGUISES.items() if chosen else ():
+            for name, disguise in disguises.items() if chosen else ():
                 rng = random.Random(name)
                 hits, _ = held(index, [disguise(rng, text, words) for text in chosen])
                 found[name][length][0] += hits
@@ -246,7 +302,7 @@ def measure(draws: list[Texts], copies: int) -> str:
             counts = honest.setdefault(name, [0, 0, 0])
             for k, n in enumerate((len(rows), *held(index, rows))):
                 counts[k] += n
-    sizes = {length: n for length in LENGTHS if (n := found["verbatim"][length][1]) >= 20}
+    sizes = {length: n for length in LENGTHS if (n := next(iter(found.values()))[length][1]) >= 20}
     table = [[name, *(f"{by[length][0] / by[length][1]:.0%}" for length in sizes)] for name, by in found.items()]
     held_rows = [
         [name, f"{n:,}", f"{hits:,}", f"{hits / n:.1%}", f"{more / n:.1%}"] for name, (n, hits, more) in honest.items()
@@ -287,6 +343,12 @@ words between.
 - Notes that consist of set phrases for the most part, as those of the artificial clinic do, with words of other notes
   between or many words replaced.
 - A paraphrase: gold in other words, or in another language.
+- Letters that are replaced, moved or left out in every word: ROT13, letters in reverse order, digits for letters, no
+  vowels, a letter after every word. Base64, hexadecimal and decimal codes are read as what they stand for.
+- Pieces of texts of under 24 words over several rows.
+
+What is held, though it may be honest: reports of one form of 24 words and more that differ from a note of gold in
+numbers alone. They look like copies with other numbers. With one or two notes of gold, every phrase counts as a copy.
 """
 
 
@@ -297,10 +359,11 @@ def main() -> None:
     parser.add_argument("--gold", type=int, nargs="+", default=[1_000, 200, 40], help="rows of gold")
     parser.add_argument("--draws", type=int, default=3, help="draws of gold")
     parser.add_argument("--copies", type=int, default=100, help="copies of each disguise, strength and length")
+    parser.add_argument("--further", action="store_true", help="only further disguises, encodings among them")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     written = written_texts(args.written)
-    parts = [TEXT]
+    parts = [] if args.further else [TEXT]
     for n in args.gold:
         seeds = range(args.draws)
         for draws in (
@@ -308,7 +371,7 @@ def main() -> None:
             [open_texts(args.open, "dialogue", n, seed) for seed in seeds],
             [clinic_texts(n, seed) for seed in seeds],
         ):
-            parts.append(measure(draws, args.copies))
+            parts.append(measure(draws, args.copies, FURTHER if args.further else DISGUISES))
             print(parts[-1], flush=True)
     if args.out:
         args.out.write_text("".join(parts), encoding="utf-8")

@@ -39,7 +39,9 @@ _LOOK_ALIKE = str.maketrans(
     "abekmhopctyxijsgqwh" + "abekmhopctyxijsgqwhlvee"
     + "abezhikmnoptyxc" + "abeikuvoptuxwcjy" + "ilodhfgayinrbhlacdejkmoptuvwzs" + "ounhgq",
 )  # fmt: skip
-_FORMS = "a|b|i|u|p|br|hr|em|strong|span|div|font|small|sup|sub|code|pre|h[1-6]|li|ul|ol|table|tr|td|th"  # HTML's
+_FORMS = (  # HTML's
+    "a|b|i|u|s|q|p|br|wbr|hr|em|strong|span|div|font|small|sup|sub|code|pre|del|ins|mark|h[1-6]|li|ul|ol|table|tr|td|th"
+)
 _ATTRIBUTE = r"\s+[\w-]+=(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s<>\"']+)"
 # What a program resolves or leaves out before anybody reads the text: tags and escapes of HTML, escapes of addresses,
 # of JSON and Python; each with the sign that it begins with. A sign may be escaped itself, any number of times.

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from hf_synth.privacy.encodings import decoded
 from hf_synth.privacy.folding import Bools, Hashes, Numbers, Row, Units, scramble
 from hf_synth.privacy.short_texts import LONGEST, ShortTexts, Words, changes
 from hf_synth.privacy.skip_grams import SkipGrams
@@ -260,11 +261,16 @@ def _chunks(rows: Iterable[_Item], row_of: Callable[[_Item], Row]) -> Iterator[l
 
 
 def _texts(rows: Sequence[Row]) -> tuple[list[str], Ints]:
-    """List the texts of rows, each followed by all of them joined where a row has several; and the row of each."""
+    """List the texts of rows, and the row of each text.
+
+    What is encoded in a row comes first, and all texts joined come last where a row has several.
+    """
     texts: list[str] = []
     owner: list[int] = []
     for i, row in enumerate(rows):
         parts = row if sum(map(bool, row)) < 2 else (*row, " ".join(row))
+        if hidden := decoded(" ".join(row)):
+            parts = (hidden, *parts)
         texts += parts
         owner += [i] * len(parts)
     return texts, np.array(owner, np.int64)

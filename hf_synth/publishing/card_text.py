@@ -65,7 +65,7 @@ METRICS = {  # name: (label in tables, metric type on the Hub)
 FIGURES = {
     "copies_of_gold": "rows whose text is a text of gold",
     "copied_spans": "rows with a long verbatim span of gold",
-    "near_copies": "rows most of whose wording is in gold",
+    "near_copies": "rows near to a text of gold, or that hold much of one in pieces or disguised",
     "longest_run_words": "longest verbatim run shared with gold, in words (set phrases left out)",
     "containment_mean": "mean share of a text's 8-word windows that are in gold",
     "containment_p95": "95th percentile of that share",

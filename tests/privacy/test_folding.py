@@ -184,6 +184,7 @@ def test_copies_and_identifiers_in_escapes_are_found() -> None:
         lambda t: "".join(f"\\u{ord(c):04x}" for c in t),
         lambda t: "".join(f"%{ord(c):02x}" for c in t),
         lambda t: " ".join(f"<b>{w}</b>" for w in t.split()),
+        lambda t: " ".join(f"{w[0]}<wbr>{w[1:]}" for w in t.split()),
         lambda t: "".join(chr(0xE0000 + ord(c)) for c in t),
         lambda t: f"Seen today. <!-- {t} --> Stable.",
         lambda t: f"Seen <span class='x' title=\"{t}\">today</span>.",
