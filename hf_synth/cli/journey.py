@@ -326,7 +326,7 @@ def audited_correction(task: str, synthetic: Path, file: Path) -> list[str] | No
     known = known_in(read.path.parent, task)
     stages = {**known.stages, "generate": read.path}
     if read.kind == "correct":  # its own notes are not replaced
-        stages.pop("correct", None)
+        stages["correct"] = read.path.with_name(f"{read.path.name}_audited")
     return [*command_of("correct", replace(known, stages=stages)), "--audited", path_word(file)]
 
 

@@ -49,7 +49,7 @@ def withdraw(args: Namespace) -> tuple[Result | None, int]:
 
 
 def _find_records(repo_id: str) -> Path:
-    """Return the folder, here or up to two levels below, whose publishing log names a repository; else `export`.
+    """Return the folder, here or up to three levels below, whose publishing log names a repository; else `export`.
 
     Raises:
         PublishError: several do.
@@ -58,7 +58,7 @@ def _find_records(repo_id: str) -> Path:
     from hf_synth.task.folders import WORK
 
     found = []
-    for log in sorted(log for above in ("", "*/", "*/*/") for log in Path().glob(f"{above}{WORK}/{LOG}")):
+    for log in sorted(log for above in ("", "*/", "*/*/", "*/*/*/") for log in Path().glob(f"{above}{WORK}/{LOG}")):
         folder = log.parent.parent
         with contextlib.suppress(OSError, OutputError):  # a log that cannot be read does not name it
             found += [folder] if names_release(entries(folder), repo_id) else []

@@ -114,6 +114,17 @@ def test_an_audit_of_earlier_notes_is_out_of_date(work: Path, capsys: pytest.Cap
     assert "out of date: it is older than gold and corrected\n" in said(-600)
 
 
+def test_a_sample_of_corrected_notes_does_not_lead_to_a_command_that_is_refused(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stage(TASK, rows_with("kept"), work / "corrected", stage="correct")
+    assert main(["sample", "w/gold", "w/corrected", "--n", "4", "--by"]) == 0
+    *said, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("next: hf-synth correct w/gold w/corrected --base-model ")
+    assert line.endswith(" --out w/corrected_audited --audited w/corrected/.hf_synth/audit_sample.csv")
+    assert not any("hf-synth correct" in one for one in said), "one command is enough"
+
+
 def test_without_gold_a_person_comes_first(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.rename(work / "gold", work.parent / "gold")
     notes = work / "synthetic"
