@@ -125,6 +125,15 @@ def test_a_sample_of_corrected_notes_does_not_lead_to_a_command_that_is_refused(
     assert not any("hf-synth correct" in one for one in said), "one command is enough"
 
 
+def test_the_gold_of_a_run_lies_one_folder_up(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The task of a table has no name that a command knows: its folder of gold is named."""
+    write_stage(TASK, rows_with("kept"), work / "run" / "corrected", stage="correct")
+    assert proposed(capsys, work / "run").startswith("next: hf-synth augment w/gold w/run/corrected ")
+    (work / "gold").rename("other")
+    Path("hf_synth.toml").write_text('task = "other"\n', encoding="utf-8")
+    assert proposed(capsys, work / "run").startswith("next: hf-synth augment other w/run/corrected ")
+
+
 def test_without_gold_a_person_comes_first(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.rename(work / "gold", work.parent / "gold")
     notes = work / "synthetic"
