@@ -156,7 +156,9 @@ def test_gold_leads_to_run_where_run_can_score(work: Path, capsys: pytest.Captur
 
 
 def test_gold_says_where_texts_come_several_times(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    notes = [f"{i},note number {i // 2 if i < 4 else i} of the ward,{('low', 'high')[i % 4 > 1]}\n" for i in range(40)]
+    notes = [
+        f"P{i // 2},note number {i // 2 if i < 4 else i} of the ward,{('low', 'high')[i % 4 > 1]}\n" for i in range(40)
+    ]
     Path("t.csv").write_text("who,note,label\n" + "".join(notes), encoding="utf-8")
     table = ["gold", "t.csv", "--text-column", "note", "--label-column", "label", "--out", "g"]
     assert main(table) == 0
@@ -165,6 +167,9 @@ def test_gold_says_where_texts_come_several_times(work: Path, capsys: pytest.Cap
     found = [(int(rows), int(texts)) for rows, texts in re.findall(r"(\d+) gold rows \((\d+) different texts\)", line)]
     assert sum(rows - texts for rows, texts in found) == 2
     assert "different labels" not in said
+    assert "is 'label' the label?" not in said
+    assert main([*table[:5], "who", "--out", "wrong"]) == 0
+    assert "20 of 20 labels have fewer than 5 rows: is 'who' the label?" in capsys.readouterr().out
     notes[3] = notes[3].replace("high", "low")
     Path("t.csv").write_text("who,note,label\n" + "".join(notes), encoding="utf-8")
     assert main(table) == 0
