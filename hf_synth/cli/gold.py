@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 _TOLERABLE_ERRORS = 0.05  # share of wrong labels up to which correction is advised against
+_MANY_LABELS, _FEW_ROWS = 10, 5  # so many labels, most of them with fewer rows: perhaps another column was named
 KINDS = ("single_label", "multi_label", "text2text")
 
 
@@ -262,6 +263,9 @@ def _print_labels(task: Task, counts: dict[str, dict[str, int]], splits: list[st
     for label, *numbers in table:
         cells = [label.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]
         print("  " + "  ".join(cells))
+    few = sum(sum(row.values()) < _FEW_ROWS for row in counts.values())
+    if task.kind == "single_label" and len(counts) >= _MANY_LABELS and few > len(counts) / 2:
+        print(f"{few} of {len(counts)} labels have fewer than {_FEW_ROWS} rows: is {task.label_column!r} the label?")
     absent = [label for label, row in counts.items() if "train" in row and not row["train"]]
     if absent:
         print(f"no row of train has the label {', '.join(absent)}: a model cannot learn it")

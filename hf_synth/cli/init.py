@@ -338,7 +338,7 @@ def _make_configuration(args: Namespace, ask: Ask, look: _Source) -> tuple[Resul
     export = str(work / "export" / f"{name}-model")
     values["publish"] = {"folder": str(work / "model"), "scores": str(work / "scores.json")}
     values["publish"] |= {"repo-id": f"my-org/{name}-model", "out": export}
-    values |= {"withdraw": {"records": str(work / "export")}, "run": {"out": str(work / "run")}}
+    values["run"] = {"out": str(work / "run")}
     values["status"] = {"folder": str(work)}
     values["doctor"] = {"llm": llm, "base-url": url, "work": str(work)}
     return values, remarks

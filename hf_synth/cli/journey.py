@@ -326,7 +326,7 @@ def audited_correction(task: str, synthetic: Path, file: Path) -> list[str] | No
     known = known_in(read.path.parent, task)
     stages = {**known.stages, "generate": read.path}
     if read.kind == "correct":  # its own notes are not replaced
-        stages.pop("correct", None)
+        stages["correct"] = read.path.with_name(f"{read.path.name}_audited")
     return [*command_of("correct", replace(known, stages=stages)), "--audited", path_word(file)]
 
 
@@ -365,9 +365,18 @@ def known_in(
     gold = next((s for s in found if s.kind == "gold"), None)
     name = gold.task if gold is not None else next((s.task for s in found if s.task), "")
     own = script_of(found) if task is None else None  # it is named, and never run
+    if gold is None and name and not (task or own) and _definition(name) is None:
+        gold = _gold_elsewhere(folder, name, configured or {})
     task = task or own or (str(gold.path) if gold is not None else name)
     path = gold.path if gold is not None and stage_at(Path(task)) is None else None
     mine = newest(found, name)
     kinds = {kind: stage.path for kind, stage in mine.items()}
     given = _given([stage for stage in found if stage.task in ("", name)])
     return Known(task, folder, kinds, path, given, configured or {}, None if own else _definition(task))
+
+
+def _gold_elsewhere(folder: Path, name: str, configured: Mapping[str, Any]) -> Stage | None:
+    """Return the gold of a table's task that a configuration names, or that lies one folder up, as that of a run."""
+    named = configured.get("task")
+    found = [stage_at(Path(named))] if isinstance(named, str) else []
+    return next((s for s in (*found, *stages_in(folder.parent)) if s and s.kind == "gold" and s.task == name), None)

@@ -40,6 +40,7 @@ def add_sample_options(parser: ArgumentParser) -> None:
 
 def sample(args: Namespace) -> Result:
     """Draw synthetic notes for a person to label."""
+    from hf_synth.cli.stages import stage_at
     from hf_synth.correction.audited import audit_sample
     from hf_synth.task.folders import work_folder
 
@@ -54,7 +55,8 @@ def sample(args: Namespace) -> Result:
     strata = Counter(rows["stratum"])
     print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
     print(f"fill in its column label, one of: {', '.join(task.labels)}")
-    print(f"then: hf-synth correct {args.task} {args.synthetic} --audited {path} ...")
+    if stage_at(args.synthetic) is None or args.quiet:  # of a stage the next command is whole
+        print(f"then: hf-synth correct {args.task} {args.synthetic} --audited {path} ...")
     return {"out": str(path), "rows": len(rows), "strata": dict(strata)}
 
 

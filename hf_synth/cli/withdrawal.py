@@ -49,7 +49,7 @@ def withdraw(args: Namespace) -> tuple[Result | None, int]:
 
 
 def _find_records(repo_id: str) -> Path:
-    """Return the folder, here or up to two levels below, whose publishing log names a repository; else `export`.
+    """Return the folder, here or up to three levels below, whose publishing log names a repository; else `export`.
 
     Raises:
         PublishError: several do.
@@ -57,9 +57,12 @@ def _find_records(repo_id: str) -> Path:
     from hf_synth.publishing.release import LOG, entries, names_release
     from hf_synth.task.folders import WORK
 
+    logs: list[Path] = []
+    with contextlib.suppress(OSError):  # a folder may go while it is looked through
+        for above in ("", "*/", "*/*/", "*/*/*/"):
+            logs += Path().glob(f"{above}{WORK}/{LOG}")
     found = []
-    for log in sorted(log for above in ("", "*/", "*/*/") for log in Path().glob(f"{above}{WORK}/{LOG}")):
-        folder = log.parent.parent
+    for folder in sorted(log.parent.parent for log in logs):
         with contextlib.suppress(OSError, OutputError):  # a log that cannot be read does not name it
             found += [folder] if names_release(entries(folder), repo_id) else []
     if len(found) > 1:

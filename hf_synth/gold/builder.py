@@ -28,7 +28,7 @@ from datasets.iterable_dataset import ExamplesIterable
 
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError, RowError
 from hf_synth.gold import archives, json_values, markup, readers, sheets, sources, spelling, survey, tables
-from hf_synth.gold.sources import Files, SourceFile, all_files, digest_files, find_files
+from hf_synth.gold.sources import WHOLE, Files, SourceFile, all_files, digest_files, find_files
 from hf_synth.task.folders import cache_folder, notes_of, with_notes
 from hf_synth.task.task import Task
 
@@ -260,7 +260,8 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         for why, left_out in self.left_out.items():
             names = list(self.left_out_of[why])
             where = names[0] if len(names) == 1 else f"{len(names):,} files"
-            found.append(f"{where}, split {split}: rows left out, since they {why}: {left_out:,}")
+            where += "" if split == WHOLE else f", split {split}"
+            found.append(f"{where}: rows left out, since they {why}: {left_out:,}")
             _LOG.warning("%s", found[-1])
         if not count and self.NEEDS_FILES:
             why = "; ".join(f"{n:,} left out, since they {why}" for why, n in self.left_out.items())

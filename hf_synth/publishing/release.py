@@ -199,7 +199,7 @@ def derived_releases(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str =
 
 def names_release(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str | None = None) -> bool:
     """Return whether a publishing log names a release of a repository; of one kind where it is given."""
-    return any(e["action"] in DONE and e["repo_id"] == repo_id and kind in (None, e["kind"]) for e in log)
+    return any(e.get("action") in DONE and e.get("repo_id") == repo_id and kind in (None, e.get("kind")) for e in log)
 
 
 # --- publishing log -------------------------------------------------------------------------------------------------

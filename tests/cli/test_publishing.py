@@ -175,7 +175,7 @@ def test_a_withdrawal_finds_the_log_of_its_release(
     assert run(*words) == 0
     assert "derives from it: not known: no publishing log in export names it" in capsys.readouterr().out
     parent = [{"kind": "dataset", "repo_id": "org/notes"}]
-    for beside in (Path("work"), Path("work/export")):
+    for beside in (Path("work"), Path("work/run/export")):
         record(beside, "push", kind="dataset", repo_id="org/notes", tag="v1", url="")
         record(beside, "push", kind="model", repo_id="org/child", tag="v1", url="", derives_from=parent)
         assert run(*words) == 0
@@ -188,7 +188,7 @@ def test_a_withdrawal_finds_the_log_of_its_release(
             (beside / ".hf_synth").rename("moved")
     Path("moved").rename("work/.hf_synth")
     assert run(*words) == 1
-    assert "work and work/export name org/notes: withdraw it once for each" in capsys.readouterr().err
+    assert "work and work/run/export name org/notes: withdraw it once for each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "text"), [

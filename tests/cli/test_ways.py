@@ -139,6 +139,26 @@ def test_an_audit_of_earlier_notes_is_out_of_date(work: Path, capsys: pytest.Cap
     assert "out of date: it is older than gold and corrected\n" in said(-600)
 
 
+def test_a_sample_of_corrected_notes_does_not_lead_to_a_command_that_is_refused(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stage(TASK, rows_with("kept"), work / "corrected", stage="correct")
+    assert main(["sample", "w/gold", "w/corrected", "--n", "4", "--by"]) == 0
+    *said, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("next: hf-synth correct w/gold w/corrected --base-model ")
+    assert line.endswith(" --out w/corrected_audited --audited w/corrected/.hf_synth/audit_sample.csv")
+    assert not any("hf-synth correct" in one for one in said), "one command is enough"
+
+
+def test_the_gold_of_a_run_lies_one_folder_up(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The task of a table has no name that a command knows: its folder of gold is named."""
+    write_stage(TASK, rows_with("kept"), work / "run" / "corrected", stage="correct")
+    assert proposed(capsys, work / "run").startswith("next: hf-synth augment w/gold w/run/corrected ")
+    (work / "gold").rename("other")
+    Path("hf_synth.toml").write_text('task = "other"\n', encoding="utf-8")
+    assert proposed(capsys, work / "run").startswith("next: hf-synth augment other w/run/corrected ")
+
+
 def test_without_gold_a_person_comes_first(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.rename(work / "gold", work.parent / "gold")
     notes = work / "synthetic"
@@ -161,7 +181,9 @@ def test_gold_leads_to_run_where_run_can_score(work: Path, capsys: pytest.Captur
 
 
 def test_gold_says_where_texts_come_several_times(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    notes = [f"{i},note number {i // 2 if i < 4 else i} of the ward,{('low', 'high')[i % 4 > 1]}\n" for i in range(40)]
+    notes = [
+        f"P{i // 2},note number {i // 2 if i < 4 else i} of the ward,{('low', 'high')[i % 4 > 1]}\n" for i in range(40)
+    ]
     Path("t.csv").write_text("who,note,label\n" + "".join(notes), encoding="utf-8")
     table = ["gold", "t.csv", "--text-column", "note", "--label-column", "label", "--out", "g"]
     assert main(table) == 0
@@ -170,6 +192,9 @@ def test_gold_says_where_texts_come_several_times(work: Path, capsys: pytest.Cap
     found = [(int(rows), int(texts)) for rows, texts in re.findall(r"(\d+) gold rows \((\d+) different texts\)", line)]
     assert sum(rows - texts for rows, texts in found) == 2
     assert "different labels" not in said
+    assert "is 'label' the label?" not in said
+    assert main([*table[:5], "who", "--out", "wrong"]) == 0
+    assert "20 of 20 labels have fewer than 5 rows: is 'who' the label?" in capsys.readouterr().out
     notes[3] = notes[3].replace("high", "low")
     Path("t.csv").write_text("who,note,label\n" + "".join(notes), encoding="utf-8")
     assert main(table) == 0

@@ -129,7 +129,7 @@ def test_empty_rows_are_left_out_on_demand_and_counted(tmp_path: Path, caplog: p
     path = table(tmp_path / "x.csv", ["note", "label"], *rows)
     task = task_from_table(path, **COLUMNS, skip_empty=True)
     assert len(streamed(task, path, skip_empty=True)) == 17
-    assert "x.csv, split rows: rows left out, since they have no text: 2" in caplog.text
+    assert "x.csv: rows left out, since they have no text: 2" in caplog.text
     broken = path.read_text(encoding="utf-8") + "half a note\nof two lines,low\n"
     path.write_text(broken, encoding="utf-8")
     with pytest.raises(RowError, match="line 22, row 21: has 1 fields where the header has 2"):

@@ -183,7 +183,7 @@ def test_emrqa_is_read_as_the_generator_writes_it(tmp_path: Path, name: str) -> 
     assert (rows["0"]["answer"], rows["0"]["other_targets"]) == ("5 mg", ["5 mg daily"])
     assert (rows["13"]["answer"], rows["13"]["other_targets"]) == ("madeupine", [])
     assert rows["14"]["answer"] == "He took madeupine 5 mg daily ."
-    assert notes_of(gold) == [f"{name}, split rows: rows left out, since they have only answers of several pieces: 1"]
+    assert notes_of(gold) == [f"{name}: rows left out, since they have only answers of several pieces: 1"]
     best = gold["train"].filter(lambda row: row["other_targets"])
     assert score(task, ["5 mg daily"] * len(best), truth(task, best), n_bootstrap=0).values["exact_match"] == 1
 

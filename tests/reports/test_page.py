@@ -103,6 +103,13 @@ def test_a_table_that_is_too_wide_for_a_phone_is_a_list_there() -> None:
     assert 'class="wide stack"' not in page("t", [Section("s", tables=[small])])
 
 
+def test_texts_of_one_column_look_alike() -> None:
+    """On a phone a short note was bold among longer ones."""
+    notes = Table(["note", "now"], [["word " * 20, "low"], ["Two words.", "low"]])
+    assert page("t", [Section("s", tables=[notes])]).count('<th scope="row" class="long">') == 2
+    assert 'class="long"' not in page("t", [Section("s", tables=[Table(["a"], []), Table(["a", "b"], [["x", 1]])])])
+
+
 def test_numbers_of_a_picture_are_folded_beneath_it() -> None:
     table = Table(["a", "b"], [["x", 1]])
     with_plot = page("t", [Section("s", plots=every_plot("a", "b", "c")[:1], tables=[table])])
