@@ -13,12 +13,14 @@ import os
 import secrets
 import shutil
 import site
+import socket
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from hf_synth.cluster.work import Work
 from hf_synth.errors import HfSynthError, MissingExtraError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets: their paths have at most 107
+_REACHED = 10  # seconds in which the head of a cluster takes a connection
 _WAITING = 10_000  # calls that may wait for a permit
 _STORE = 200 << 20  # bytes of Ray's store on this machine: blocks pass through it one at a time
 # Ray reads them when it is imported. By the second one it takes 127.0.0.1 as the address of this machine, and listens
@@ -226,6 +229,7 @@ def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
             options["object_spilling_directory"] = str(private_folder(folder / "ray-spilled"))
             stack.callback(shutil.rmtree, folder / "ray-spilled", ignore_errors=True)
         else:
+            _check_reachable(address)
             options["address"] = address
         try:
             with contextlib.nullcontext() if address else _another_home(place):
@@ -235,6 +239,22 @@ def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
             raise HfSynthError(f"Ray cannot be used {where} ({type(error).__name__})") from None
         stack.callback(ray.shutdown)
         yield ray
+
+
+def _check_reachable(address: str) -> None:
+    """Check that something listens at HOST:PORT, since Ray tries for minutes; names such as "auto" are left to Ray.
+
+    Raises:
+        HfSynthError: nothing does.
+    """
+    place = urlsplit(address if "//" in address else f"//{address}")
+    try:
+        if place.hostname is not None and place.port is not None:
+            socket.create_connection((place.hostname, place.port), timeout=_REACHED).close()
+    except (OSError, ValueError):
+        raise HfSynthError(
+            f"nothing answers at {address}: name the head of a running cluster as HOST:PORT, or auto on the head itself"
+        ) from None
 
 
 @contextlib.contextmanager

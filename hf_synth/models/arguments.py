@@ -96,12 +96,13 @@ def training_arguments(
         ours = [name for name in _OF_A_RESUMABLE if resumable and name in fields]
         if ours:
             raise HfSynthError(f"a training that can be resumed sets {', '.join(ours)} itself: leave that out")
+        logs = progress or processes > 1  # the loss is gathered from all: one that takes it alone waits for ever
         defaults = _defaults(fields, n_rows, validated, windows, processes) | {
             "output_dir": str(work),
             "learning_rate": learning_rate,
             "save_only_model": not resumable,
             "restore_callback_states_from_checkpoint": resumable,
-            "logging_strategy": "steps" if progress or {"logging_steps", "logging_first_step"} & set(fields) else "no",
+            "logging_strategy": "steps" if logs or {"logging_steps", "logging_first_step"} & set(fields) else "no",
             "disable_tqdm": True,
             "seed": seed,
         }
@@ -109,7 +110,7 @@ def training_arguments(
             defaults["ddp_find_unused_parameters"] = False  # there are none, and looking for them costs a pass a step
             if not torch.accelerator.is_available():  # accelerate joins CPUs only where it is told that they train
                 os.environ.setdefault("ACCELERATE_USE_CPU", "1")
-        if progress:
+        if logs:
             defaults["logging_steps"] = LOGGED
         if fields.get("bf16") and not torch.accelerator.is_available():
             defaults["use_cpu"] = True  # transformers asks for it where no GPU is there

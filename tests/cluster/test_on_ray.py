@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import sys
 import tempfile
@@ -55,6 +56,26 @@ def test_a_ray_that_was_imported_without_our_settings_is_not_used(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(HfSynthError, match="call hf_synth.cluster before `import ray`"), _running(tmp_path, None, 1):
         pass
+
+
+def test_an_address_where_nothing_answers_is_said_before_ray_tries_for_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ray := ModuleType("ray"))
+    tried: list[str] = []
+    ray.init = lambda **options: tried.append(options["address"])  # type: ignore[attr-defined]
+    ray.shutdown = lambda: None  # type: ignore[attr-defined]
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "0")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = f"127.0.0.1:{server.getsockname()[1]}"
+        for address in (head, f"ray://{head}", "auto"):
+            with _running(tmp_path, address, 1):
+                pass
+    for address in (head, f"ray://{head}", "127.0.0.1:99999"):
+        with pytest.raises(HfSynthError, match=f"nothing answers at {address}"), _running(tmp_path, address, 1):
+            pass
+    assert tried == [head, f"ray://{head}", "auto"]
 
 
 def test_what_ray_starts_has_another_home_and_asks_no_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 from support.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.errors import HfSynthError, OutputError
+from hf_synth.models.arguments import training_arguments
 from hf_synth.models.checkpoints import checkpoint_folder, last_checkpoint
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import model_facts, weights_sha256
@@ -205,3 +206,21 @@ def test_processes_that_would_train_apart_are_refused(tmp_path: Path, monkeypatc
     with pytest.raises(HfSynthError, match="2 processes were started, and 1 of them"):
         train(toy_task(), toy_rows(16), base_model=tiny_base(tmp_path / "b"), output_dir=tmp_path / "m", args={})
     assert not (tmp_path / "m").exists()
+
+
+def test_processes_that_train_together_all_take_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under torchrun only the first shows progress; the loss is gathered from all, so that it waited for ever alone."""
+    found: list[dict[str, Any]] = []
+
+    class Recorded:
+        def __init__(self, **fields: Any) -> None:
+            found.append(fields)
+            raise ValueError("enough")
+
+    monkeypatch.setattr("transformers.TrainingArguments", Recorded)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    for progress in (True, False):
+        with pytest.raises(HfSynthError, match="enough"):
+            training_arguments({}, tmp_path, 24, True, 0, progress, processes=2)
+    assert found[0] == found[1]
+    assert found[0]["logging_strategy"] == "steps"
