@@ -36,6 +36,7 @@ UNREACHED = {
 }
 OUTAGES = (*UNREACHED, "connection", "timeout", "malformed", "http_429")  # and every http_5xx
 # what servers say of a model that is not there yet, and of a prompt that a filter stopped
+_LINE_END = re.compile(r"\r\n|\n|\r")  # of a stream of events; a text may hold other ones
 _LOADING = re.compile(
     rb"(?i)\bloading (the )?model|\bis (currently |still )?(being )?load(ing|ed)\b|estimated_time|warming up|"
     rb"starting up|model.{0,40}not (yet )?ready|model_loading"
@@ -281,13 +282,15 @@ def _assemble_stream(body: bytes) -> dict[str, Any]:
     """Assemble a reply that was streamed although no stream was asked for."""
     text, thoughts, finish, ended = "", "", None, False
     whole: dict[str, Any] = {}
-    for line in body.decode("utf-8", "replace").splitlines():
+    for line in _LINE_END.split(body.decode("utf-8", "replace")):
         said = line.removeprefix("data:").strip() if line.startswith("data:") else ""
         ended = ended or said == "[DONE]"
         if not said or said == "[DONE]":
             continue
         whole |= (chunk := json.loads(said))
-        for choice in (chunk.get("choices") or [])[:1]:
+        if chunk.get("error"):
+            raise ValueError("the stream broke off")
+        for choice in (one for one in chunk.get("choices") or [] if not one.get("index")):
             delta = choice.get("delta") or choice.get("message") or {}
             text += delta.get("content") or ""
             thoughts += delta.get("reasoning_content") or delta.get("reasoning") or ""
