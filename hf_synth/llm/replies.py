@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -30,12 +31,14 @@ CAUSES = {
 # Why there is no connection, by the code of a `LineError`, and what to do.
 UNREACHED = {
     "unreachable": "nothing answers there; start the server or check base_url",
+    "connect_timeout": "no connection came about in time: the host is down, or a firewall stands before it",
     "certificate": "this machine does not trust its certificate, or it is of another host; put the path of your "
     "organization's CA file into SSL_CERT_FILE, or check base_url",
     "no_tls": "it does not speak https there; check the port, or use its http address",
 }
 OUTAGES = (*UNREACHED, "connection", "timeout", "malformed", "http_429")  # and every http_5xx
 # what servers say of a model that is not there yet, and of a prompt that a filter stopped
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _LINE_END = re.compile(r"\r\n|\n|\r")  # of a stream of events; a text may hold other ones
 _LOADING = re.compile(
     rb"(?i)\bloading (the )?model|\bis (currently |still )?(being )?load(ing|ed)\b|estimated_time|warming up|"
@@ -64,6 +67,13 @@ _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 FailureKind = Literal["", "refusal", "loading", "page"]
+
+
+def why_unreached(code: str, where: str) -> str:
+    """Return why there is no connection to a host, and what to do."""
+    proxy = any(os.environ.get(name) for name in _PROXIES) and not where.startswith(("127.", "localhost", "[::1]"))
+    direct = "; an LLM is asked directly, never through the proxy that the environment names"
+    return UNREACHED[code] + (direct if proxy and code in ("unreachable", "connect_timeout") else "")
 
 
 def advice_on(name: str) -> str:
@@ -142,7 +152,7 @@ class Failure:
     @property
     def overload(self) -> bool:
         """Whether the endpoint is overloaded."""
-        return self.code in ("http_429", "http_503", "http_529", "timeout")
+        return self.code in ("http_429", "http_503", "http_529", "timeout", "connect_timeout")
 
     @property
     def outage(self) -> bool:
