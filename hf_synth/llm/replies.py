@@ -26,6 +26,7 @@ CAUSES = {
     "timeout": "raise --timeout (timeout=...), or lower --concurrency so that each answer comes sooner",
     "http_429": "it is overloaded and refuses requests: lower --concurrency, or give --rpm",
     "http_503": "it is overloaded, or still loading its model: wait, then run again",
+    "http_402": "its credits are spent: top them up, then run again to go on",
     "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
 }
 # Why there is no connection, by the code of a `LineError`, and what to do.
@@ -228,6 +229,8 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
             "blockReason"
         ):
             return Failure("blocked", kind="refusal")  # Gemini: the prompt was blocked
+        if not data.get("choices") and (status_code := _status_within(data)):
+            return Failure(f"http_{status_code}", again=status_code in (408, 409, 429) or status_code >= 500)
         choice = data["choices"][0]
         message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
         if choice.get("error") and finish == "error":  # the answer broke off at a gateway
@@ -259,6 +262,13 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
     ]
     reply = Reply(text, status, code, tokens[0], tokens[1], served_by[:200])
     return replace(reply, logprobs=logprobs, fingerprint=fingerprint[:200])
+
+
+def _status_within(data: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status of an error that a gateway sent with status 200; None where there is none."""
+    error = data.get("error")
+    code = str(error.get("code") or error.get("status") or "") if isinstance(error, Mapping) else ""
+    return int(code) if re.fullmatch("[45][0-9]{2}", code) else None
 
 
 def _text_of(message: Mapping[str, Any]) -> tuple[str, bool]:
