@@ -27,7 +27,7 @@ from hf_synth.llm.leases import Leases
 from hf_synth.llm.ledger import ROUNDING, Ledger
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
-from hf_synth.llm.replies import CAUSES, UNREACHED, Failure, Reply, advice_on
+from hf_synth.llm.replies import CAUSES, UNREACHED, Failure, Reply, advice_on, why_unreached
 
 _LOG = logging.getLogger(__name__)
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
@@ -418,7 +418,7 @@ class Run:
             LLMError: the endpoint fails, so that the run cannot go on.
         """
         if failure.code in UNREACHED and not self._reached:
-            raise LLMError(f"cannot reach {self._where}: {UNREACHED[failure.code]}")
+            raise LLMError(f"cannot reach {self._where}: {why_unreached(failure.code, self._where)}")
         name = failure.kind or failure.code
         self._failures[name] += 1
         if self._failures["timeout"] >= _HUNG and not self._answered:

@@ -6,12 +6,14 @@ the next question, it would be a note under another note's label, and every answ
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 from hf_synth.errors import EndpointError
 
+_LOG = logging.getLogger(__name__)
 _TRIES = 100  # connections with something left over, until one that has nothing
 
 
@@ -37,6 +39,11 @@ def connector(limit: int, tls: Any, pinned: tuple[str, Sequence[str]] | None) ->
                     if not self.reuse:
                         connection.protocol.force_close()
                     return connection
+                if self.reuse:
+                    _LOG.warning(
+                        "the server sent a response that nobody had asked for: an answer before it may be to another "
+                        "question; check the server, and any proxy before it"
+                    )
                 self.reuse = False
                 connection.close()
             raise aiohttp.ClientConnectionError("the server answers what was not asked")
@@ -45,9 +52,11 @@ def connector(limit: int, tls: Any, pinned: tuple[str, Sequence[str]] | None) ->
 
 
 def unreached(error: Exception) -> str:
-    """Return why there is no connection: "certificate", "no_tls" or "unreachable"."""
+    """Return why there is no connection, a key of `replies.UNREACHED`."""
     import aiohttp
 
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "connect_timeout"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "certificate"
     return "no_tls" if isinstance(error, aiohttp.ClientSSLError) else "unreachable"

@@ -305,10 +305,10 @@ class Line:
                 method, target, headers=headers, data=body, allow_redirects=False, timeout=limits
             ) as reply:
                 return reply.status, reply.raw_headers, await _read(reply.content)
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            raise LineError(unreached(error)) from None
         except aiohttp.ServerTimeoutError:
             raise LineError("timeout") from None
-        except aiohttp.ClientConnectorError as error:
-            raise LineError(unreached(error)) from None
         except (aiohttp.ClientError, ValueError):  # ValueError: the response is not HTTP
             raise LineError("connection") from None
 
@@ -330,8 +330,8 @@ def guarded_transport(line: Line) -> httpx2.AsyncBaseTransport:
                     request.method, str(request.url), request.headers, await request.aread(), read
                 )
             except LineError as error:
-                kind = {"timeout": httpx2.ReadTimeout, "unreachable": httpx2.ConnectError}.get(error.code)
-                raise (kind or httpx2.ReadError)(error.code, request=request) from None
+                kind = {"timeout": httpx2.ReadTimeout, "connection": httpx2.ReadError}.get(error.code)
+                raise (kind or httpx2.ConnectError)(error.code, request=request) from None
             return httpx2.Response(status, headers=headers, content=body, request=request)
 
         async def aclose(self) -> None:

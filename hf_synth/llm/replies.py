@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -25,17 +26,21 @@ CAUSES = {
     "timeout": "raise --timeout (timeout=...), or lower --concurrency so that each answer comes sooner",
     "http_429": "it is overloaded and refuses requests: lower --concurrency, or give --rpm",
     "http_503": "it is overloaded, or still loading its model: wait, then run again",
+    "http_402": "its credits are spent: top them up, then run again to go on",
     "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
 }
 # Why there is no connection, by the code of a `LineError`, and what to do.
 UNREACHED = {
     "unreachable": "nothing answers there; start the server or check base_url",
+    "connect_timeout": "no connection came about in time: the host is down, or a firewall stands before it",
     "certificate": "this machine does not trust its certificate, or it is of another host; put the path of your "
     "organization's CA file into SSL_CERT_FILE, or check base_url",
     "no_tls": "it does not speak https there; check the port, or use its http address",
 }
 OUTAGES = (*UNREACHED, "connection", "timeout", "malformed", "http_429")  # and every http_5xx
 # what servers say of a model that is not there yet, and of a prompt that a filter stopped
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+_LINE_END = re.compile(r"\r\n|\n|\r")  # of a stream of events; a text may hold other ones
 _LOADING = re.compile(
     rb"(?i)\bloading (the )?model|\bis (currently |still )?(being )?load(ing|ed)\b|estimated_time|warming up|"
     rb"starting up|model.{0,40}not (yet )?ready|model_loading"
@@ -63,6 +68,13 @@ _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 FailureKind = Literal["", "refusal", "loading", "page"]
+
+
+def why_unreached(code: str, where: str) -> str:
+    """Return why there is no connection to a host, and what to do."""
+    proxy = any(os.environ.get(name) for name in _PROXIES) and not where.startswith(("127.", "localhost", "[::1]"))
+    direct = "; an LLM is asked directly, never through the proxy that the environment names"
+    return UNREACHED[code] + (direct if proxy and code in ("unreachable", "connect_timeout") else "")
 
 
 def advice_on(name: str) -> str:
@@ -141,7 +153,7 @@ class Failure:
     @property
     def overload(self) -> bool:
         """Whether the endpoint is overloaded."""
-        return self.code in ("http_429", "http_503", "http_529", "timeout")
+        return self.code in ("http_429", "http_503", "http_529", "timeout", "connect_timeout")
 
     @property
     def outage(self) -> bool:
@@ -217,6 +229,8 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
             "blockReason"
         ):
             return Failure("blocked", kind="refusal")  # Gemini: the prompt was blocked
+        if not data.get("choices") and (status_code := _status_within(data)):
+            return Failure(f"http_{status_code}", again=status_code in (408, 409, 429) or status_code >= 500)
         choice = data["choices"][0]
         message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
         if choice.get("error") and finish == "error":  # the answer broke off at a gateway
@@ -250,6 +264,13 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
     return replace(reply, logprobs=logprobs, fingerprint=fingerprint[:200])
 
 
+def _status_within(data: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status of an error that a gateway sent with status 200; None where there is none."""
+    error = data.get("error")
+    code = str(error.get("code") or error.get("status") or "") if isinstance(error, Mapping) else ""
+    return int(code) if re.fullmatch("[45][0-9]{2}", code) else None
+
+
 def _text_of(message: Mapping[str, Any]) -> tuple[str, bool]:
     """Return what a message says, without parts that are thoughts, and whether it has thoughts in fields of their own.
 
@@ -281,13 +302,15 @@ def _assemble_stream(body: bytes) -> dict[str, Any]:
     """Assemble a reply that was streamed although no stream was asked for."""
     text, thoughts, finish, ended = "", "", None, False
     whole: dict[str, Any] = {}
-    for line in body.decode("utf-8", "replace").splitlines():
+    for line in _LINE_END.split(body.decode("utf-8", "replace")):
         said = line.removeprefix("data:").strip() if line.startswith("data:") else ""
         ended = ended or said == "[DONE]"
         if not said or said == "[DONE]":
             continue
         whole |= (chunk := json.loads(said))
-        for choice in (chunk.get("choices") or [])[:1]:
+        if chunk.get("error"):
+            raise ValueError("the stream broke off")
+        for choice in (one for one in chunk.get("choices") or [] if not one.get("index")):
             delta = choice.get("delta") or choice.get("message") or {}
             text += delta.get("content") or ""
             thoughts += delta.get("reasoning_content") or delta.get("reasoning") or ""

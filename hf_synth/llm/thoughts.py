@@ -18,18 +18,19 @@ from dataclasses import dataclass, replace
 
 THINKING = "thinking"  # code of a reply, and reason of a row, where thoughts are all that there is
 _NAMES = (
-    r"(?:think(?:ing)?|thoughts?|thought[_ -]?process|reasoning|reflection|scratch_?pad|rationale|monologue|cot|"
-    r"(?:inner|internal)_?(?:thoughts?|monologue)|chain_of_thought|deliberation|antthinking)"
+    r"(?:(?:think(?:ing)?|thought|reasoning)(?:[_ -]?(?:process|steps?|mode|trace|chain|block))?|thoughts|reflection|"
+    r"scratch_?pad|rationale|monologue|cot|"
+    r"(?:inner|internal)_?(?:thoughts?|monologue|reasoning)|chain_of_thought|deliberation|antthinking)"
 )
 # Names that a note may hold as a tag: they count where an answer does not begin with its JSON.
-_WIDE = r"(?:analysis|plan(?:ning)?|drafts?|brainstorm(?:ing)?|chain-of-thought|reflect|reason|notes_to_self)"
-_LESS, _MORE, _GAP = "(?:<|&lt;|＜)", "(?:>|&gt;|＞)", r"[\s\u200b\u2060\ufeff]?"
+_WIDE = r"(?:analysis|plan(?:ning)?|drafts?|brainstorm(?:ing)?|chain-of-thought|reflect|reason|notes_to_self|internal)"
+_LESS, _MORE, _GAP = r"(?:<|&lt;|＜|\\u003c)", r"(?:>|&gt;|＞|\\u003e)", r"[\s\u200b\u2060\ufeff]?"
 _PREFIX = r"(?:[a-z]\w{0,20}:)?"
 _FINAL = ("final", "answer", "response")
 # An opening or closing tag; the groups are (closing mark, name) of each style. Attributes must look like attributes: a
 # note may say "Na < thought to be low".
 _TAG = re.compile(
-    rf"{_LESS}{_GAP}(?P<xml_end>/?){_GAP}(?P<xml>{_PREFIX}{_NAMES}|(?P<wide>{_WIDE}))"
+    rf"{_LESS}{_GAP}(?P<xml_end>(?:\\?/)?){_GAP}(?P<xml>{_PREFIX}{_NAMES}|(?P<wide>{_WIDE}))"
     rf"(?:\s+[\w:.-]+\s*=[^<>&]{{0,200}}?)?{_GAP}(?P<empty>/?){_MORE}"
     rf"|\[\s?(?P<square_end>/?)\s?(?P<square>{_NAMES})\s?\]"
     r"|[◁◀⟨]\s?(?P<kimi_end>/?)\s?(?P<kimi>think(?:ing)?)\s?[▷▶⟩]"
@@ -42,7 +43,7 @@ _TAG = re.compile(
 )
 _SQUARE = re.compile(rf"\[\s?(/?)\s?({_NAMES})\s?\]", re.IGNORECASE)
 _HINT = re.compile(  # a quick look: most texts have none
-    rf"<\||<channel\||<unused9|<details|[◁◀⟨]|{_LESS}{_GAP}/?{_GAP}{_PREFIX}(?:{_NAMES}|{_WIDE})\b|\[\s?/?\s?{_NAMES}\s?\]",
+    rf"<\||<channel\||<unused9|<details|[◁◀⟨]|{_LESS}{_GAP}\\?/?{_GAP}{_PREFIX}(?:{_NAMES}|{_WIDE})\b|\[\s?/?\s?{_NAMES}\s?\]",
     re.IGNORECASE,
 )
 # Harmony: the header of a message, with some or all of its markers; the last final message is the answer.

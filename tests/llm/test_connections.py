@@ -95,7 +95,7 @@ def serving(server: Twice) -> Iterator[str]:
         loop.close()
 
 
-def test_a_late_second_response_answers_no_other_question(tmp_path: Path) -> None:
+def test_a_late_second_response_answers_no_other_question(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def questions() -> Iterator[Messages | None]:
         for said in ("good 0", "bad", "good 1", "good 2", "good 3"):
             yield [{"role": "user", "content": said}]
@@ -107,6 +107,7 @@ def test_a_late_second_response_answers_no_other_question(tmp_path: Path) -> Non
         llm = LLM("m", base_url=f"http://{url}", journal=tmp_path / "journal.sqlite", concurrency=1)
         answers = [a.text for a in llm.stream(questions(), access="open", seed=None)]
     assert answers == ["echo good 0", "echo bad", "echo good 1", "echo good 2", "echo good 3"]
+    assert caplog.text.count("nobody had asked for") == 1
     assert server.connections >= 4  # no connection is reused after that
 
 

@@ -189,7 +189,7 @@ CASES: dict[str, tuple[Misbehave, str]] = {
     "one header of 10 MB": (says(http(HALF, x_long="a" * (10 * MIB))), "connection"),
     "a captive portal": (says(http(PORTAL, content_type="text/html")), "malformed"),
     "a gateway's page": (says(http(PORTAL, 502, content_type="text/html")), "http_502"),
-    "an error in a 200": (says(http(b'{"error": {"message": "no: CANARY-91be", "code": 500}}')), "malformed"),
+    "an error in a 200": (says(http(b'{"error": {"message": "no: CANARY-91be", "code": 500}}')), "http_500"),
     "an error that says the prompt": (says(http(b'{"error": {"message": "no: CANARY-91be"}}', 400)), "http_400"),
     "a server error that says the prompt": (says(http(b'{"error": {"message": "CANARY-91be"}}', 500)), "http_500"),
     "no choices": (says(http(b'{"choices": []}')), "malformed"),

@@ -108,6 +108,33 @@ def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
     assert cut.status == "truncated"
 
 
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        ({"code": 429, "message": "slow down"}, Failure("http_429", again=True)),
+        ({"code": "502"}, Failure("http_502", again=True)),
+        ({"code": 402}, Failure("http_402")),
+        ({"code": "invalid"}, Failure("malformed", again=True)),
+        ("no", Failure("malformed", again=True)),
+    ],
+)
+def test_an_error_with_status_200_is_the_error_that_it_names(error: Any, failure: Failure) -> None:
+    assert read_reply(json.dumps({"error": error}).encode(), "m") == failure
+    assert read_reply(json.dumps({"error": error, "choices": []}).encode(), "m") == failure
+
+
+def test_a_stream_is_read_by_its_own_rules() -> None:
+    def event(content: str, **more: Any) -> str:
+        return f"data: {json.dumps({'choices': [{'delta': {'content': content}, **more}]}, ensure_ascii=False)}\n\n"
+
+    text = "one\u2028two\x85three\x0b"  # no ends of lines in a stream
+    said = read_reply((event("other", index=1) + event(text, index=0) + "data: [DONE]\n\n").encode(), "m")
+    assert isinstance(said, Reply)
+    assert (said.text, said.status) == (text, "ok")
+    broken = event("half") + 'data: {"error": {"message": "overloaded"}}\n\n'
+    assert read_reply(broken.encode(), "m") == Failure("malformed", again=True)
+
+
 @pytest.mark.parametrize(("name", "words"), [
     ("http_400", "prompt longer"), ("http_413", "prompt longer"), ("http_500", "own log"), ("http_502", "own log"),
     ("http_503", "loading its model"), ("http_405", "/v1"), ("page", "web page"),

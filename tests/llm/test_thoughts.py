@@ -98,6 +98,11 @@ def test_a_thought_in_a_fence_of_its_own_goes_with_the_fence(style: str) -> None
     "answer",
     [
         f"<think>{DRAFT}</think><answer>{GOOD}</answer>",
+        f"<thinking_process>{DRAFT}</thinking_process>{GOOD}",
+        f"<internal_reasoning>{DRAFT}</internal_reasoning>{GOOD}",
+        f"<internal>{DRAFT}</internal>{GOOD}",
+        f"\\u003cthink\\u003e{DRAFT}\\u003c/think\\u003e{GOOD}",
+        f"<think>{DRAFT}<\\/think>{GOOD}",
         f"I think {DRAFT} is not good.\n<answer>{GOOD}</answer>",
         f"<reasoning>{DRAFT}</reasoning>\n<output>{GOOD}</output>",
         f"<think>{DRAFT}</think>{GOOD}<|im_end|>",
