@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from support.tiny import tiny_base
 
 from hf_synth.cli.cli import VERBS, main
 from hf_synth.cli.many_processes import check_one_process
 from hf_synth.errors import UsageError
+from hf_synth.models.record import model_facts
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
@@ -33,3 +40,20 @@ def test_the_second_process_prints_no_result(
     monkeypatch.setenv("RANK", "0")
     assert main(["tasks"]) == 0
     assert "clinic" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_train_with_a_line_of_progress_and_validation_rows_ends(tmp_path: Path) -> None:
+    """The first process alone shows progress; a loss that it gathered alone stopped the training or waited for ever."""
+    assert main(["gold", "clinic", "--out", str(tmp_path / "gold"), "--quiet"]) == 0
+    train = ["train", str(tmp_path / "gold"), str(tmp_path / "gold"), "--gold", str(tmp_path / "gold")]
+    train += ["--base-model", str(tiny_base(tmp_path)), "--set", "num_train_epochs=2", "--set", "logging_steps=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "hf_synth.cli"]
+    out = tmp_path / "model"
+    done = subprocess.run(
+        [*launch, *train, "--out", str(out)], env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert "loss" in done.stderr
+    assert model_facts(out)["processes"] == 2
