@@ -22,6 +22,7 @@ from hf_synth.generation.generation import Making, generate_with_figures, prepar
 from hf_synth.generation.mending import FACT_ROUNDS, Mending
 from hf_synth.generation.plan import Balance, Call, Pool, Schedule
 from hf_synth.generation.prompts import prompt_for
+from hf_synth.generation.rows import entries_of
 from hf_synth.llm.questions import Answer, Chat, Messages, Question, access_of_llm, asked_of
 from hf_synth.task.columns import strictest
 from hf_synth.task.task import Prompt, Task
@@ -98,6 +99,8 @@ class CallAnswers:
         """Ask the calls of a table of `calls_table`; return their answers as a column "answers", a list for each call.
 
         Where notes are asked for again because they lack facts, the answers to that stand in the first list, too.
+        The first list of column "copies" says of all their notes whether they are copies of gold, as `Gates.copies_of`
+        does, so that the process that goes through the plan need not compare them again.
 
         Raises:
             LLMError: the budget is spent, or questions got no answer: a block that stands is never asked again. The
@@ -105,13 +108,13 @@ class CallAnswers:
         """
         import pyarrow as pa
 
-        order, schedule = self.order, self._begun[0]
+        order, (schedule, llm_of_process, settings, gates) = self.order, self._begun
         rows = zip(table["labels"].to_pylist(), table["index"].to_pylist(), strict=True)
         calls = [schedule.plan.call(tuple(labels), j) for labels, j in rows]
-        llm = _Recorder(self._begun[1])
-        answers = list(llm.stream([Question(call.messages, call.index) for call in calls], **self._begun[2]))
+        llm = _Recorder(llm_of_process)
+        answers = list(llm.stream([Question(call.messages, call.index) for call in calls], **settings))
         if order.shape.facts:
-            mending = Mending(order.task, llm, self._begun[2], order.fact_rounds)  # type: ignore[arg-type]
+            mending = Mending(order.task, llm, settings, order.fact_rounds)  # type: ignore[arg-type]
             mending.mend(list(zip(calls, answers, strict=True)))
         if any(answer.code == "budget" for _, answer in llm.found):
             raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
@@ -124,14 +127,20 @@ class CallAnswers:
         lists = [[one] for one in written[: len(calls)]]
         if lists:
             lists[0] += written[len(calls) :]
-        return pa.table({"answers": pa.array(lists, pa.list_(pa.large_string()))})
+        entries = (entry for pair in zip(calls, answers, strict=True) for entry in entries_of(order.task, *pair))
+        known = gates.copies_of([entry.row for entry in entries if entry.row])
+        flags = [[f"{key.hex()} {int(copy)}" for key, copy in known.items()], *([] for _ in calls[1:])][: len(calls)]
+        kinds = pa.list_(pa.large_string()), pa.list_(pa.string())
+        columns = {"answers": pa.array(lists, kinds[0]), "copies": pa.array(flags, kinds[1])}
+        return pa.table(columns)
 
     @cached_property
-    def _begun(self) -> tuple[Schedule, Chat, dict[str, Any]]:
-        """The plan, the LLM with its journal, and the keywords of `stream`; made once a process."""
+    def _begun(self) -> tuple[Schedule, Chat, dict[str, Any], Gates]:
+        """The plan, the LLM with its journal, the keywords of `stream` and the gates; made once a process."""
         order = self.order
         pool, _, schedule = order.prepared()
-        return schedule, *settings_of(order.task, order.exemplars, order.llm, order.shape, pool, schedule)
+        llm, settings = settings_of(order.task, order.exemplars, order.llm, order.shape, pool, schedule)
+        return schedule, llm, settings, Gates(order.task, pool)
 
 
 def _may_come_later(code: str) -> bool:
@@ -158,9 +167,13 @@ class Answers:
     def __init__(self, read: Callable[[int], pa.Table]) -> None:
         self._read, self._places = read, dict[str, tuple[int, int, int]]()
         self._kept: dict[int, list[list[str]]] = {}
+        self.copies: dict[bytes, bool] = {}
 
     def add(self, number: int) -> None:
-        """Add the answers of a block."""
+        """Add the answers of a block, and what it says of copies."""
+        table = self._read(number)
+        for flags in table["copies"].to_pylist() if "copies" in table.column_names else ():
+            self.copies |= {bytes.fromhex(key): flag == "1" for key, flag in map(str.split, flags)}
         for row, answers in enumerate(self._block(number)):
             for place, text in enumerate(answers):
                 self._places.setdefault(json.loads(text)[0], (number, row, place))
@@ -192,7 +205,7 @@ def open_calls(order: Order, answers: Answers) -> list[Call]:
     known = _Answered(order.llm, answers)
     access = strictest(pool.access, access_of_llm(order.llm))
     mending = Mending(task, known, {}, order.fact_rounds) if shape.facts else None
-    making = Making(task, access, quotas, schedule, {}, Gates(task, pool), mending)
+    making = Making(task, access, quotas, schedule, {}, Gates(task, pool, answers.copies), mending)
     lacking: list[Call] = []
     for question in schedule.questions():
         assert question is not None  # each call is answered before the next one is planned
@@ -248,7 +261,7 @@ class _Answered:
         self.model, self.journal, self.ahead = llm.model, llm.journal, llm.ahead
         self.sampling = getattr(llm, "sampling", {})
         self.access = access_of_llm(llm)
-        self.weights = getattr(llm, "weights", None)
+        self.weights, self.copies = getattr(llm, "weights", None), answers.copies
 
     def with_journal(self, path: Any) -> _Answered:
         """Return itself: nothing is written."""

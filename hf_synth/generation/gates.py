@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 from hf_synth.generation.fact_check import check_facts
@@ -59,10 +60,12 @@ class Gates:
 
     Args:
         pool: the gold.
+        copies: whether texts are copies of gold, by `key_of` a row; texts that are not there are compared and added.
+            None keeps nothing.
     """
 
-    def __init__(self, task: Task, pool: Pool) -> None:
-        self._task, self._pool = task, pool
+    def __init__(self, task: Task, pool: Pool, copies: dict[bytes, bool] | None = None) -> None:
+        self._task, self._pool, self._copies = task, pool, copies
 
     def faults(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[str | None]:
         """Return the reason (a key of `task.REASONS`) to reject each row; None for a good row.
@@ -76,13 +79,32 @@ class Gates:
         """
         if not rows:
             return []
-        texts = [tuple(str(row[c]) for c in self._task.text_columns) for row in rows]
-        reach = self._index.reach(texts)
-        copied = reach.spans() | reach.near()
+        texts = [self._texts(row) for row in rows]
         return [
-            self._fault(row, own, call, copy=bool(copy))
-            for row, own, call, copy in zip(rows, texts, calls, copied, strict=True)
+            self._fault(row, own, call, copy=copy)
+            for row, own, call, copy in zip(rows, texts, calls, self._copied(texts), strict=True)
         ]
+
+    def copies_of(self, rows: Sequence[Mapping[str, Any]]) -> dict[bytes, bool]:
+        """Return whether rows are copies of gold, by `key_of` each; this takes most of the time of the gates."""
+        texts = [self._texts(row) for row in rows]
+        return dict(zip(map(key_of, texts), self._copied(texts), strict=True))
+
+    def _texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(str(row[c]) for c in self._task.text_columns)
+
+    def _copied(self, texts: Sequence[tuple[str, ...]]) -> list[bool]:
+        keys = [key_of(row) for row in texts] if self._copies is not None else []
+        known = self._copies or {}
+        new = [i for i, key in enumerate(keys) if key not in known] if known else range(len(texts))
+        found: list[bool] = []
+        if len(new):
+            reach = self._index.reach([texts[i] for i in new])
+            found = (reach.spans() | reach.near()).tolist()
+        if self._copies is None:
+            return found
+        self._copies.update(zip((keys[i] for i in new), found, strict=True))
+        return [self._copies[key] for key in keys]
 
     def _fault(self, row: Mapping[str, Any], texts: tuple[str, ...], call: Call, *, copy: bool) -> str | None:
         if max(map(len, texts)) > self._longest:
@@ -144,6 +166,11 @@ class Gates:
         if not self._gold:
             return _LANGUAGE_CODES.get(self._task.language)
         return language_of(" ".join(text[:2_000] for text in self._gold[:100]))
+
+
+def key_of(texts: Sequence[str]) -> bytes:
+    """Return a digest of the texts of a row, as they are."""
+    return blake2b("\x1f".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def language_of(text: str) -> str | None:

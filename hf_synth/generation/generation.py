@@ -140,7 +140,8 @@ def generate_with_figures(
     llm, settings = settings_of(task, exemplars, llm, prompt, pool, schedule)
     access = strictest(pool.access, access_of_llm(llm))
     mending = Mending(task, llm, settings, fact_rounds) if prompt.facts else None
-    making = Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), Gates(task, pool), mending)
+    gates = Gates(task, pool, getattr(llm, "copies", None))
+    making = Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), gates, mending)
     with shown(progress), stage(total=sum(quotas.values()), unit="notes") as bar:
         for answer in llm.stream(schedule.questions(), **settings):
             making.take(answer)

@@ -25,6 +25,7 @@ from hf_synth.generation import blocks
 from hf_synth.generation.blocks import Order
 from hf_synth.generation.generation import generate_with_figures
 from hf_synth.llm.questions import Answer
+from hf_synth.privacy.overlap import Index
 from hf_synth.task.task import Task
 
 GOLD = {TASK.name: toy_rows(24, 1), SETS.name: sets_gold(24, 1), ASKED.name: asked_gold(24, 1)}
@@ -37,6 +38,7 @@ class Writer:
     journal = Path("none")
     ahead = 20
     model = "writer"
+    repeated = "a note that was written before by the same model"
 
     def __init__(self, code: str = "stop") -> None:
         self.code = code
@@ -61,9 +63,7 @@ class Writer:
         found = re.search(r"Write (\d+) new entr(?:y|ies)(?: for each of these labels: (.*))?\.\n", said)
         assert found is not None
         labels = found[2].split(", ") if found[2] else [""]
-        words = (
-            "a note that was written before by the same model" if kind < 0.2 else f"{key[:6]} {key[6:12]} {key[12:18]}"
-        )
+        words = self.repeated if kind < 0.2 else f"{key[:6]} {key[6:12]} {key[12:18]}"
         rows: list[dict[str, Any]] = []
         for label in labels:
             if "question" in said:
@@ -135,6 +135,18 @@ def test_other_plans_are_the_same_in_blocks(more: dict[str, Any], tmp_path: Path
     again, same = spread(order_of(TASK, 60, **more), tmp_path / "blocks").rows()
     assert again.to_list() == rows.to_list()
     assert same == figures
+
+
+def test_the_blocks_say_what_is_a_copy_of_gold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = toy_rows(24, 1).map(lambda row, i: {"text": " ".join(f"w{i}x{k}" for k in range(40))}, with_indices=True)
+    monkeypatch.setattr(Writer, "repeated", gold["text"][0])
+    order = Order(TASK, gold, Writer(), 40, seed=3)  # type: ignore[arg-type]
+    rows, _ = whole_of(order)
+    assert "copied" in rows["reason"]
+    merged = spread(order, tmp_path / "blocks")
+    monkeypatch.setattr(Index, "reach", None)  # nothing is compared with gold again
+    again, _ = merged.rows()
+    assert again.to_list() == rows.to_list()
 
 
 def test_blocks_of_another_seed_prompt_or_gold_are_others(tmp_path: Path) -> None:
