@@ -241,7 +241,7 @@ def test_the_line_comes_while_the_main_thread_is_busy(capsys: pytest.CaptureFixt
     presser = threading.Thread(target=press)
     with pytest.raises(KeyboardInterrupt), answered_at_once():
         presser.start()
-        hashlib.pbkdf2_hmac("sha256", b"x", b"y", 1_500_000)  # one call, which lets other threads run
+        hashlib.pbkdf2_hmac("sha256", b"x", b"y", 4_000_000)  # one call, which lets other threads run
     stopped = time.monotonic()
     presser.join()
     assert ended[0] < stopped, "the call must outlast the look at the line"

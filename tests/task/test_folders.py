@@ -272,9 +272,9 @@ def test_memory_of_reading_parquet_does_not_grow_with_its_groups(
 
 
 def test_folders_above_a_private_one_are_private_too_whatever_the_umask(tmp_path: Path) -> None:
-    (tmp_path / "shared").mkdir(mode=0o755)
     before = os.umask(0)
     try:
+        (tmp_path / "shared").mkdir(mode=0o755)
         private_folder(tmp_path / "shared" / "out" / ".hf_synth" / "blocks")
     finally:
         os.umask(before)
