@@ -27,6 +27,7 @@ from hf_synth.errors import HfSynthError, MissingExtraError
 from hf_synth.llm.permits import Permits, limits_of, sharing
 from hf_synth.models.loading import cores
 from hf_synth.reports.progress import stage
+from hf_synth.task.environment import environment
 from hf_synth.task.folders import private_folder
 
 if TYPE_CHECKING:
@@ -259,19 +260,11 @@ def _check_reachable(address: str) -> None:
 
 @contextlib.contextmanager
 def _another_home(folder: Path) -> Iterator[None]:
-    """Give the processes that are started a home folder within another one; Python finds the user's packages still."""
+    """Set another home folder for the processes that are started; Python still finds the packages of the user."""
     (folder / _CLOUD_FILE).write_text("{}\n", encoding="ascii")
     own = {"HOME": str(folder), "PYTHONUSERBASE": site.getuserbase()}
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
+    with environment(own):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 from hf_synth.reports.progress import forward_progress, is_shown, show_after_stage
+from hf_synth.task.environment import environment
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -260,16 +261,8 @@ def _environment(device: str) -> Iterator[None]:
     own = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     if device:
         own["CUDA_VISIBLE_DEVICES"] = device  # read by CUDA when it starts: the process has not begun yet
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
+    with environment(own):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -174,7 +174,7 @@ class Answers:
         table = self._read(number)
         for flags in table["copies"].to_pylist() if "copies" in table.column_names else ():
             self.copies |= {bytes.fromhex(key): flag == "1" for key, flag in map(str.split, flags)}
-        for row, answers in enumerate(self._block(number)):
+        for row, answers in enumerate(self._keep(number, table)):
             for place, text in enumerate(answers):
                 self._places.setdefault(json.loads(text)[0], (number, row, place))
 
@@ -187,10 +187,13 @@ class Answers:
         return Answer(**{**facts, "logprobs": ()})
 
     def _block(self, number: int) -> list[list[str]]:
-        if number not in self._kept:
-            while len(self._kept) >= 8:
-                del self._kept[next(iter(self._kept))]
-            self._kept[number] = self._read(number)["answers"].to_pylist()
+        return self._kept[number] if number in self._kept else self._keep(number, self._read(number))
+
+    def _keep(self, number: int, table: pa.Table) -> list[list[str]]:
+        """Keep the answers of a block in memory in the place of those that were kept first."""
+        while len(self._kept) >= 8:
+            del self._kept[next(iter(self._kept))]
+        self._kept[number] = table["answers"].to_pylist()
         return self._kept[number]
 
 
@@ -228,6 +231,7 @@ def rows_of_answers(order: Order, answers: Answers) -> tuple[Dataset, dict[str, 
     return generate_with_figures(
         order.task, order.exemplars, _Answered(order.llm, answers), order.n, prompt=order.prompt,
         balance=order.balance, max_calls=order.max_calls, seed=order.seed, fact_rounds=order.fact_rounds,
+        copies=answers.copies,
     )  # fmt: skip
 
 
@@ -261,7 +265,7 @@ class _Answered:
         self.model, self.journal, self.ahead = llm.model, llm.journal, llm.ahead
         self.sampling = getattr(llm, "sampling", {})
         self.access = access_of_llm(llm)
-        self.weights, self.copies = getattr(llm, "weights", None), answers.copies
+        self.weights = getattr(llm, "weights", None)
 
     def with_journal(self, path: Any) -> _Answered:
         """Return itself: nothing is written."""

@@ -94,17 +94,19 @@ class Gates:
         return tuple(str(row[c]) for c in self._task.text_columns)
 
     def _copied(self, texts: Sequence[tuple[str, ...]]) -> list[bool]:
-        keys = [key_of(row) for row in texts] if self._copies is not None else []
-        known = self._copies or {}
-        new = [i for i, key in enumerate(keys) if key not in known] if known else range(len(texts))
-        found: list[bool] = []
-        if len(new):
-            reach = self._index.reach([texts[i] for i in new])
-            found = (reach.spans() | reach.near()).tolist()
         if self._copies is None:
-            return found
-        self._copies.update(zip((keys[i] for i in new), found, strict=True))
+            return self._compared(texts)
+        keys = [key_of(row) for row in texts]
+        new = {key: row for key, row in zip(keys, texts, strict=True) if key not in self._copies}
+        self._copies.update(zip(new, self._compared(list(new.values())), strict=True))
         return [self._copies[key] for key in keys]
+
+    def _compared(self, texts: Sequence[tuple[str, ...]]) -> list[bool]:
+        if not texts:
+            return []
+        reach = self._index.reach(texts)
+        copied: list[bool] = (reach.spans() | reach.near()).tolist()
+        return copied
 
     def _fault(self, row: Mapping[str, Any], texts: tuple[str, ...], call: Call, *, copy: bool) -> str | None:
         if max(map(len, texts)) > self._longest:

@@ -126,8 +126,12 @@ def generate_with_figures(
     seed: int = 0,
     fact_rounds: int = FACT_ROUNDS,
     progress: bool = False,
+    copies: dict[bytes, bool] | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:
     """Generate as `generate` does, and return the rows with the figures of the run.
+
+    Args:
+        copies: what is known of texts that are copies of gold, as for `Gates`.
 
     Returns:
         The rows, and the numbers of `calls`, of answers `from_journal`, of `failures` by code, of answers that were
@@ -140,7 +144,7 @@ def generate_with_figures(
     llm, settings = settings_of(task, exemplars, llm, prompt, pool, schedule)
     access = strictest(pool.access, access_of_llm(llm))
     mending = Mending(task, llm, settings, fact_rounds) if prompt.facts else None
-    gates = Gates(task, pool, getattr(llm, "copies", None))
+    gates = Gates(task, pool, copies)
     making = Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), gates, mending)
     with shown(progress), stage(total=sum(quotas.values()), unit="notes") as bar:
         for answer in llm.stream(schedule.questions(), **settings):
