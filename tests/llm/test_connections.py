@@ -8,13 +8,13 @@ import re
 import shutil
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.raw_server import listening
 
 from hf_synth.errors import LLMError
 from hf_synth.llm.llm import LLM
@@ -70,29 +70,8 @@ class Twice:
 @contextmanager
 def serving(server: Twice) -> Iterator[str]:
     """Run a server for the length of a block; yields its address."""
-    ready, over, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
-
-    async def main() -> None:
-        listening = await asyncio.start_server(server.connected, "127.0.0.1", 0, ssl=server.tls)
-        server.port = listening.sockets[0].getsockname()[1]
-        ready.set()
-        await over.wait()
-        listening.close()
-        open_ones = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in open_ones:
-            task.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
-        await asyncio.sleep(0.01)
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
-    thread.start()
-    ready.wait()
-    try:
+    with listening(server, server.tls):
         yield f"127.0.0.1:{server.port}/v1"
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-        loop.close()
 
 
 def test_a_late_second_response_answers_no_other_question(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

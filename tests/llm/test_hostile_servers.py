@@ -9,7 +9,6 @@ import json
 import logging
 import re
 import sqlite3
-import threading
 import time
 import traceback
 import tracemalloc
@@ -24,6 +23,7 @@ import pytest
 from datasets import Dataset
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.raw_server import listening
 
 from hf_synth.errors import LLMError
 from hf_synth.generation.generation import generate
@@ -84,30 +84,9 @@ class Raw:
 @contextlib.contextmanager
 def serving(misbehave: Misbehave, *, early: bool = False) -> Iterator[Raw]:
     """Run a server for the length of a block."""
-    server, ready, over = Raw(misbehave, early=early), threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def main() -> None:
-        listening = await asyncio.start_server(server.connected, "127.0.0.1", 0)
-        server.port = listening.sockets[0].getsockname()[1]
-        ready.set()
-        await over.wait()
-        listening.close()
-        open_ones = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in open_ones:
-            task.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
-        await asyncio.sleep(0.01)
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
-    thread.start()
-    ready.wait()
-    try:
+    server = Raw(misbehave, early=early)
+    with listening(server):
         yield server
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-        loop.close()
 
 
 # --- what a server may say ------------------------------------------------------------------------------------------
