@@ -195,7 +195,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "hub gc": ("hf-synth hub gc --root work/hub --dry-run",),
     "merge": (
         "hf-synth merge work/corrected",
-        "hf-synth merge work/synthetic --journal /tmp/notes.sqlite",
+        "hf-synth merge work/synthetic --journal /scratch/notes.sqlite",
         "hf-synth merge work/labelled -q",
     ),
     "journal": (

@@ -43,8 +43,8 @@ def arrow_table(rows: Dataset) -> pa.Table:
 def row_blocks(rows: Dataset, size: int) -> Iterator[pa.Table]:
     """Yield the rows of a Dataset in blocks of `size`, in their order.
 
-    Rows that were shuffled or selected are gathered from each chunk at once. datasets makes a chunk of each row, which
-    takes 150 microseconds a row to write where rows have 25 columns.
+    Rows that were shuffled or selected are gathered from each chunk at once. datasets makes a chunk of each row, and
+    such chunks are slow to write.
     """
     import pyarrow as pa
 

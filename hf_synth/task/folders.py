@@ -415,7 +415,7 @@ def map_parquet(file: Path, beside: Path) -> Dataset:
     except (pa.ArrowException, DatasetGenerationError, OSError, ValueError, TypeError):
         raise RowError(file.name, None, "cannot be read as parquet") from None
     finally:
-        pa.default_memory_pool().release_unused()  # 100 MB of unpacked pages, which Arrow would keep
+        pa.default_memory_pool().release_unused()  # Arrow would keep the pages that it has unpacked
 
 
 def plain_features(schema: pa.Schema, told: Mapping[str, Any] | None = None) -> Features:
