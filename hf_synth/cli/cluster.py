@@ -100,8 +100,7 @@ def computed(args: Namespace, work: Work) -> Result | None:
             run_to_the_end(work)
         return None
     if args.engine:
-        how: Result = {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
-        run_on_ray(work, **how)
+        run_on_ray(work, **ray_of(args))
         return None
     number, of = parse_shard(args.shard)
     while work.grow():
@@ -110,6 +109,24 @@ def computed(args: Namespace, work: Work) -> Result | None:
     then = f"hf-synth merge {shlex.quote(str(args.out))}"
     print(f"shard {number}/{of}: {done:,} blocks computed, {stood:,} there already; next: {then}")
     return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places)}
+
+
+def check_no_blocks(args: Namespace, folder: Path) -> None:
+    """Check that no answers of shards would be asked for again: on Ray `generate` reads the journal alone.
+
+    Raises:
+        OutputError: there are blocks of shards.
+    """
+    if any(folder.glob("*.parquet")):
+        raise OutputError(
+            f"{args.out} has answers of shards, which --engine ray does not read: run the missing shards and "
+            f"`hf-synth merge {shlex.quote(str(args.out))}`, or delete {folder} to ask again for what the journal lacks"
+        )
+
+
+def ray_of(args: Namespace) -> Result:
+    """Return the options of Ray as arguments."""
+    return {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
 
 
 def clear(args: Namespace) -> None:

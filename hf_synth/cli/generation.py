@@ -77,13 +77,19 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     with keeping_answers(args, beside), llms.llm_of(args, beside) as llm:
         how = {"seed": args.seed, "fact_rounds": args.fact_rounds}
         if spread:
+            from hf_synth.cluster.asking import generate_on_ray
             from hf_synth.cluster.stages import generation_work
             from hf_synth.generation.blocks import Order
 
-            shared = generation_work(Order(task, exemplars, llm, **how, **keywords), folder=cluster.blocks_of(args))
-            if (part := cluster.computed(args, shared.work)) is not None:
-                return part
-            rows, run = shared.rows()
+            order, folder = Order(task, exemplars, llm, **how, **keywords), cluster.blocks_of(args)
+            if args.engine:
+                cluster.check_no_blocks(args, folder)
+                rows, run = generate_on_ray(order, folder=folder, **cluster.ray_of(args))
+            else:
+                shared = generation_work(order, folder=folder)
+                if (part := cluster.computed(args, shared.work)) is not None:
+                    return part
+                rows, run = shared.rows()
         else:
             rows, run = generate_with_figures(task, exemplars, llm, **how, **keywords)
         judged = _judged_facts(task, rows, llm, args) if args.check_facts == "llm" else {}

@@ -1,4 +1,4 @@
-"""Blocks on Ray: the only module that knows it.
+"""Blocks on Ray, and how Ray is started; `asking.py` is the other module that knows it.
 
 Each worker holds the model or the index of gold, and gets one block at a time as an Arrow table. What it returns is
 written by this process. A worker that dies is started again, and computes its block again. On this machine Ray listens
@@ -16,10 +16,11 @@ import site
 import socket
 import sys
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from hf_synth.cluster.work import Work
@@ -33,6 +34,7 @@ from hf_synth.task.folders import private_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
+T = TypeVar("T")
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets: their paths have at most 107
 _REACHED = 10  # seconds in which the head of a cluster takes a connection
 _WAITING = 10_000  # calls that may wait for a permit
@@ -69,7 +71,7 @@ def run_on_ray(
         while True:
             if missing := work.missing(range(len(work.places))):
                 if crew is None:
-                    ray = stack.enter_context(_running(work.folder, address, workers or cores()))
+                    ray = stack.enter_context(running(work.folder, address, workers or cores()))
                     most = workers or int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1))
                     crew = _Crew(ray, max(1, most), gpus, work)
                 crew.compute(work, missing)
@@ -79,18 +81,54 @@ def run_on_ray(
     return done, len(work.places) - done
 
 
-class _Worker:
-    """A process of Ray that keeps each function that it was given."""
+class Share:
+    """What a worker shares with the others: the limits of the LLM, by one process that counts for all of them.
+
+    Args:
+        name: of the worker; that which is started in its place has it, too.
+        permits: name of the process that counts; None where nothing is limited.
+    """
 
     def __init__(self, name: str, permits: str | None) -> None:
-        os.umask(0o077)
-        self._blocks: dict[int, Any] = {}
+        self.lock = threading.Lock()
         self._owner, self._permits = f"{name} {uuid.uuid4().hex}", None
         if permits is not None:  # what an earlier life of this worker held comes back
             import ray
 
             self._permits = ray.get_actor(permits)
             ray.get(self._permits.begin.remote(name, self._owner))
+
+    def limited(self, function: Any) -> Any:
+        """Return a function whose LLM keeps the limits; one without an LLM as it is."""
+        if self._permits is None or not hasattr(function, "with_llm"):
+            return function
+        return function.with_llm(sharing(function.llm, self._call, self._owner))
+
+    def result(self, compute: Callable[[], T]) -> T | HfSynthError:
+        """Return what a function computes, or the error of ours that it raises."""
+        try:
+            return compute()
+        except HfSynthError as error:
+            return error
+        except Exception as error:  # its message could show text of a note
+            return HfSynthError(f"a worker failed with {type(error).__name__}; run one shard with --shard to see where")
+        finally:
+            if self._permits is not None:  # calls arrive in order: what was spent is counted before this returns
+                import ray
+
+                ray.get(self._permits.counts.remote())
+
+    def _call(self, name: str, *given: Any) -> Any:
+        """Call a method of the permits; return its future."""
+        return getattr(self._permits, name).remote(*given).future()
+
+
+class _Worker:
+    """A process of Ray that keeps each function that it was given."""
+
+    def __init__(self, name: str, permits: str | None) -> None:
+        os.umask(0o077)
+        self._share, self._blocks = Share(name, permits), dict[int, Any]()
 
     def compute(self, place: int, function: Sequence[Any], table: pa.Table) -> pa.Table | HfSynthError:
         """Return the result of a block, or the error of ours that it raised.
@@ -99,36 +137,28 @@ class _Worker:
             place: number of the function.
             function: in Ray's store, alone in a list, so that it is fetched once and not for each block.
         """
+        return self._share.result(lambda: self._block(place, function)(table))
+
+    def _block(self, place: int, function: Sequence[Any]) -> Any:
         import ray
 
-        try:
-            if place not in self._blocks:
-                block = ray.get(function[0])
-                if self._permits is not None and hasattr(block, "with_llm"):
-                    block = block.with_llm(sharing(block.llm, self._call, self._owner))
-                self._blocks[place] = block
-            result: pa.Table = self._blocks[place](table)
-            return result
-        except HfSynthError as error:
-            return error
-        except Exception as error:  # its message could show text of a note
-            return HfSynthError(f"a worker failed with {type(error).__name__}; run one shard with --shard to see where")
-        finally:
-            if self._permits is not None:  # calls arrive in order: what was spent is counted before the block is done
-                ray.get(self._permits.counts.remote())
-
-    def _call(self, name: str, *given: Any) -> Any:
-        """Call a method of the permits; return its future."""
-        return getattr(self._permits, name).remote(*given).future()
+        if place not in self._blocks:
+            self._blocks[place] = self._share.limited(ray.get(function[0]))
+        return self._blocks[place]
 
 
-def _permits_of(ray: Any, work: Work, name: str) -> Any:
-    """Start the one process that counts calls, tokens and dollars of all workers; None where nothing is limited."""
-    llms = [part.block.llm for part in work.parts if hasattr(part.block, "llm")]
+def permits_of(ray: Any, llms: Iterable[Any]) -> tuple[Any, str | None]:
+    """Start the one process that counts calls, tokens and dollars of all workers.
+
+    Returns:
+        The process, which ends when nobody holds it, and the name by which workers find it; None twice where nothing is
+        limited.
+    """
     limits = next(filter(None, map(limits_of, llms)), None)
     if limits is None:
-        return None
-    return ray.remote(Permits).options(name=name, num_cpus=0, max_concurrency=_WAITING).remote(limits)
+        return None, None
+    name = f"hf_synth {uuid.uuid4().hex}"
+    return ray.remote(Permits).options(name=name, num_cpus=0, max_concurrency=_WAITING).remote(limits), name
 
 
 class _Crew:
@@ -142,9 +172,9 @@ class _Crew:
     """
 
     def __init__(self, ray: Any, most: int, gpus: float, work: Work) -> None:
-        self._ray, self._most, name = ray, most, f"hf_synth {uuid.uuid4().hex}"
-        self._permits = _permits_of(ray, work, name)  # it ends when nobody holds it
-        self._name = None if self._permits is None else name  # a worker that is started again finds it by its name
+        self._ray, self._most = ray, most
+        llms = [part.block.llm for part in work.parts if hasattr(part.block, "llm")]
+        self._permits, self._name = permits_of(ray, llms)
         self._options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
         self._workers = list[Any]()
         self._functions = list[tuple[Any, Any]]()  # the function of a block, and its place in Ray's store
@@ -199,10 +229,11 @@ class _Crew:
 
 
 @contextlib.contextmanager
-def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
+def running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
     """Start Ray on this machine, or connect to a running cluster; stop or leave it in the end."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers wait for every other program otherwise
     if address is None:  # a token of this process alone: Ray would write one into the home folder, and reads it once
         if sys.modules.get("ray") is not None and any(
             os.environ.get(name) != value for name, value in _SETTINGS.items()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+from hf_synth.cluster.asking import generate_on_ray
 from hf_synth.cluster.on_ray import run_on_ray
 from hf_synth.cluster.stages import audit_work, export_work, generation_work, label_work, opinion_work
 from hf_synth.cluster.stages import votes as votes_of_blocks
@@ -192,7 +193,10 @@ def generate(
     """
     order = Order(task, exemplars, llm, n, prompt, balance, max_calls, seed, fact_rounds)
     with shown(progress):
-        cut = generation_work(order, folder=_private(folder))
+        place = _private(folder)
+        if engine.get("engine", "ray") == "ray":
+            return generate_on_ray(order, folder=place, **_ray_of(engine))[0]
+        cut = generation_work(order, folder=place)
         _compute(cut.work, engine)
         return cut.rows()[0]
 
@@ -288,7 +292,10 @@ def _compute(work: Work, engine: Machines) -> None:
     if name == "here":
         run_to_the_end(work)
     elif name == "ray":
-        how: Any = {"workers": engine.get("shards"), "address": engine.get("address"), "gpus": engine.get("gpus", 0)}
-        run_on_ray(work, **how)
+        run_on_ray(work, **_ray_of(engine))
     else:
         raise UsageError(f"engine is 'ray' or 'here', not {name!r}")
+
+
+def _ray_of(engine: Machines) -> Any:
+    return {"workers": engine.get("shards"), "address": engine.get("address"), "gpus": engine.get("gpus", 0)}

@@ -127,7 +127,11 @@ class CallAnswers:
         lists = [[one] for one in written[: len(calls)]]
         if lists:
             lists[0] += written[len(calls) :]
-        entries = (entry for pair in zip(calls, answers, strict=True) for entry in entries_of(order.task, *pair))
+        entries = (
+            entry
+            for call, answer in zip(calls, answers, strict=True)
+            for entry in entries_of(order.task, call.labels, answer)
+        )
         known = gates.copies_of([entry.row for entry in entries if entry.row])
         flags = [[f"{key.hex()} {int(copy)}" for key, copy in known.items()], *([] for _ in calls[1:])][: len(calls)]
         kinds = pa.list_(pa.large_string()), pa.list_(pa.string())

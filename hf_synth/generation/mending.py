@@ -68,7 +68,7 @@ class Mending:
     def _read(self, call: Call, answer: Answer) -> tuple[dict[str, Any] | None, list[Lack]]:
         """Return the row of an answer that lacks the fewest facts, and what it lacks; None where there is no row."""
         assert self._task.facts is not None
-        rows = [entry.row for entry in entries_of(self._task, call, answer)[: call.rows] if entry.row]
+        rows = [entry.row for entry in entries_of(self._task, call.labels, answer)[: call.rows] if entry.row]
         read = [
             (check_facts(self._task.facts, call.facts, "\n".join(str(row[c]) for c in self._task.text_columns)), row)
             for row in rows

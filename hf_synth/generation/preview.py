@@ -168,7 +168,7 @@ def _judge_entries(
     task: Task, call: Call, answer: Answer, gates: Gates, seen: Seen
 ) -> Iterator[tuple[Mapping[str, Any] | None, str]]:
     """Yield the entries of an answer with the verdict of the gates on each."""
-    entries = entries_of(task, call, answer)
+    entries = entries_of(task, call.labels, answer)
     rows = [entry.row for entry in entries if entry.row]
     faults = iter(gates.faults(rows, [call] * len(rows)))
     for entry in entries:

@@ -49,22 +49,22 @@ def rows_from_answers(
 
     The gates look at all of them at once, which is cheaper; repeats are found in the order of the answers.
     """
-    parsed = [entries_of(task, call, answer) for call, answer in answers]
+    parsed = [entries_of(task, call.labels, answer) for call, answer in answers]
     flat = [(entry.row, call) for (call, _), own in zip(answers, parsed, strict=True) for entry in own if entry.row]
     faults = iter(gates.faults([row for row, _ in flat], [call for _, call in flat]))
     for (call, answer), entries in zip(answers, parsed, strict=True):
         yield _rows(task, call, answer, entries, faults, access, seen, sampling)
 
 
-def entries_of(task: Task, call: Call, answer: Answer) -> list[Parsed]:
-    """Return the entries of an answer, which may be one reject."""
+def entries_of(task: Task, labels: Sequence[str], answer: Answer) -> list[Parsed]:
+    """Return the entries of an answer to a call for some labels, which may be one reject."""
     if answer.status == "error":
         return [Parsed(reason="budget" if answer.code == "budget" else "llm_error")]
     if answer.status == "refusal":
         return [Parsed(reason="refusal")]
     if answer.code == THINKING and not answer.text.strip():
         return [Parsed(reason=THINKING)]
-    return parse(task, answer.text, call.labels, whole=answer.status != "truncated")
+    return parse(task, answer.text, labels, whole=answer.status != "truncated")
 
 
 def _sampling(asked: str, answer: Answer) -> str:

@@ -154,7 +154,7 @@ class BatchLLM:
         sampling = asked_of(self.llm, sampling)
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
+        questions = with_keys(list_of_messages, samples, self.llm.key_facts(sampling, schema, scope))
         asking = _Asking(self, schema, sampling)
         return Stream(asking, self.llm.open_journal(), ahead=ahead, total=total, progress=progress).answers(questions)
 

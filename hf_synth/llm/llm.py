@@ -317,12 +317,16 @@ class LLM:
             stack.enter_context(shown(progress))
             mention(f"asking {self.model}" if self._server else f"asking {self.model} at {self._where}")
             asking = _Asking(self, access, schema, sampling, stack)
-            questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
+            questions = with_keys(list_of_messages, samples, self.key_facts(sampling, schema, scope))
             stream = Stream(
                 asking, asking.journal, ahead=ahead, total=total, progress=progress, local=self._server is not None
             )
             yield from stream.answers(questions)
             asking.finish(stream.tally)
+
+    def key_facts(self, sampling: Mapping[str, Any], schema: Mapping[str, Any] | None, scope: str) -> list[Any]:
+        """Return what is a part of every key beside the messages (`questions.with_keys`)."""
+        return [self.model, asked_of(self, sampling), schema, scope]
 
     def open_journal(self) -> Journal:
         """Open the journal once for this LLM, and record the attestation in it; it is closed with the LLM."""

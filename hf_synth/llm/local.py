@@ -172,15 +172,27 @@ class LocalLLM:
             ModelError: the model cannot be found or loaded.
             JournalError: the journal cannot be read or written.
         """
-        sampling = {name: value for name, value in asked_of(self, sampling).items() if value is not None}
-        check_sampling(sampling)
-        how = read_sampling(sampling, self.max_new_tokens)
+        how = self._read(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         asking = _Asking(self, how)
-        questions = with_keys(list_of_messages, samples, [self._checkpoint.digest, asdict(how), None, scope])
+        questions = with_keys(list_of_messages, samples, self.key_facts(sampling, schema, scope))
         yield from Stream(
             asking, asking.journal, ahead=ahead, total=total, progress=progress, local=True, first=_LOOK_AHEAD
         ).answers(questions)
+
+    def key_facts(self, sampling: Mapping[str, Any], schema: Mapping[str, Any] | None, scope: str) -> list[Any]:
+        """Return what is a part of every key beside the messages: a schema is none, since it is not enforced."""
+        return [self._checkpoint.digest, asdict(self._read(sampling)), None, scope]
+
+    def _read(self, sampling: Mapping[str, Any]) -> Sampling:
+        """Read the sampling of a question.
+
+        Raises:
+            LLMError: a parameter is unknown or wrong.
+        """
+        stated = {name: value for name, value in asked_of(self, sampling).items() if value is not None}
+        check_sampling(stated)
+        return read_sampling(stated, self.max_new_tokens)
 
     def open_journal(self) -> Journal:
         """Open the journal once for this LocalLLM; it is closed with it."""

@@ -130,6 +130,13 @@ def answer_of(entry: Entry, *, cached: bool) -> Answer:
     return Answer(journal_key=facts.pop("key"), cached=cached, **facts)
 
 
+def entry_of(answer: Answer) -> Entry:
+    """Return an answer that is no error as a journal entry, without its log-probabilities."""
+    status = {"ok": NO_ANSWER[0], "truncated": NO_ANSWER[1]}[answer.status] if answer.again else answer.status
+    names = ("text", "code", "prompt_tokens", "completion_tokens", "cost", "model", "created", "sent")
+    return Entry(answer.journal_key, status=status, **{name: getattr(answer, name) for name in names})
+
+
 def _logprobs(text: str) -> Logprobs:
     return tuple((token, tuple((t, p) for t, p in others)) for token, others in json.loads(text)) if text else ()
 

@@ -147,7 +147,8 @@ def below(process: int) -> dict[int, str]:
 
 def worker_of(process: int) -> int | None:
     """Return a process of Ray that descends from one and holds our code."""
-    return next((pid for pid, words in below(process).items() if words.startswith("ray::_Worker")), None)
+    own = "ray::_Worker", "ray::_CallWorker"
+    return next((pid for pid, words in below(process).items() if words.startswith(own)), None)
 
 
 def heard_at(process: int) -> set[str]:
