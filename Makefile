@@ -10,7 +10,7 @@ REAL := $(VENV)/.real
 demo: $(READY)  ## the main job on embedded defaults: no network, no key
 	$(BIN)/hf-synth demo --out demo-out
 
-demo-real: $(REAL)  ## the same with a small real LLM and a pretrained encoder: 27 minutes on one core
+demo-real: $(REAL)  ## the same with a small real LLM and a pretrained encoder: 10 minutes on two free cores
 	$(BIN)/hf-synth demo --real --out demo-real-out
 
 test: check  ## the whole default suite

@@ -28,6 +28,7 @@ from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Messages, Question, access_of_llm, entry_of, with_keys
 from hf_synth.llm.stream import Stream
 from hf_synth.models.loading import cores
+from hf_synth.reports.progress import mention
 from hf_synth.task.columns import Access
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ class SpreadLLM:
                 question = read.popleft()
                 yield pair and (pair[0], question)  # a worker needs the number of a question beside its messages
 
+        mention(f"asking {self.model} from {self._workers.most} workers")
         asking = _Asking(self._workers, self._workers.group(self._llm, settings))
-        stream = Stream(asking, self._llm.open_journal(), ahead=self.ahead)
+        stream = Stream(asking, self._llm.open_journal(), ahead=None)  # the plan says how far it runs ahead
         yield from stream.answers(keyed())
         if stream.tally.failed and sum((stream.tally.failures or {}).values()) == stream.tally.answers:
             self._workers.end()  # says why there is no answer
@@ -134,7 +136,7 @@ class _Asking:
         return self._workers.put(_Ticket(self._asker, question))
 
     def is_full(self) -> bool:
-        return False  # the plan says how far it runs ahead
+        return False
 
     def is_done(self, ticket: _Ticket) -> bool:
         return self._workers.is_done(ticket)
@@ -197,7 +199,7 @@ class _Workers:
     """
 
     def __init__(self, order: Order, folder: Path, most: int, address: str | None, gpus: float) -> None:
-        self._order, self._folder, self._address, self._gpus, self._most = order, folder, address, gpus, most
+        self._order, self._folder, self._address, self._gpus, self.most = order, folder, address, gpus, most
         self._stack = contextlib.ExitStack()
         self._askers: list[tuple[CallAsker, Journal]] = []
         self._stored: dict[int, Any] = {}  # functions in Ray's store
@@ -272,11 +274,11 @@ class _Workers:
 
     @cached_property
     def _ray_and_workers(self) -> tuple[Any, list[Any]]:
-        ray = self._stack.enter_context(running(self._folder, self._address, self._most))
+        ray = self._stack.enter_context(running(self._folder, self._address, self.most))
         self._permits, name = permits_of(ray, [self._order.llm])
         options = {"num_cpus": 0 if self._gpus else 1, "num_gpus": self._gpus, "max_concurrency": _AT_ONCE + 2}
         actor = ray.remote(_CallWorker).options(**options, max_restarts=-1, max_task_retries=-1)
-        return ray, [actor.remote(str(number), name) for number in range(self._most)]
+        return ray, [actor.remote(str(number), name) for number in range(self.most)]
 
     def _give(self, *, whole: bool) -> None:
         """Hand groups of questions to workers that have room.
@@ -285,7 +287,7 @@ class _Workers:
             whole: whether groups that are not full wait for more questions.
         """
         while len(self._new) >= (self._size if whole else 1):
-            worker = min(range(self._most), key=self._open.__getitem__)
+            worker = min(range(self.most), key=self._open.__getitem__)
             place = self._new[0].asker
             group = [self._new.popleft() for _ in range(min(self._size, len(self._new)))]
             while group and group[-1].asker != place:

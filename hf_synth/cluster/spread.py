@@ -171,19 +171,19 @@ def generate(
     progress: bool = False,
     **engine: Unpack[Machines],
 ) -> Dataset:
-    """Generate synthetic rows, as `hf_synth.generate` does; its calls are spread, in rounds.
+    """Generate synthetic rows, as `hf_synth.generate` does; its calls are spread.
 
     Args:
         llm: its concurrency, rpm, tpm and budget_usd hold over all processes on Ray. What a process that dies had in
             flight counts as spent.
         n, prompt, balance, max_calls, seed, fact_rounds, progress: as for `hf_synth.generate`.
-        folder: for the blocks, which hold answers; private.
+        folder: private; for the files of Ray, or with engine "here" for blocks, which hold answers.
         engine: see `Machines`.
 
     Raises:
         LLMError: the budget is spent, or the endpoint cannot be used; the same call goes on.
         ColumnError, TaskError: as for `hf_synth.generate`.
-        HfSynthError: Ray is missing or fails.
+        HfSynthError: the LLM is neither an `LLM` nor a `LocalLLM`; Ray is missing or fails.
 
     Example:
         >>> from hf_synth import cluster
