@@ -65,7 +65,7 @@ class Pickled(_Workers):
 def answer(request: dict[str, Any], _: int) -> Said:
     seed = request["seed"]
     if seed % 7 == 0:
-        return Said("", status=200)
+        return Said("")
     return Said("no" if seed % 5 == 0 else entries({**request, "seed": seed if seed % 4 else 0}))
 
 

@@ -1,4 +1,4 @@
-"""Questions of several threads in one stream: answers in order, calls that stay under way, errors that reach everyone."""
+"""Questions of several threads in one stream: answers in order, calls that stay under way, errors for all of them."""
 
 from __future__ import annotations
 
