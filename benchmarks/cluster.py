@@ -52,8 +52,9 @@ or a model takes.
 {table}
 
 The bars: at most {bars}. "Same rows": a digest of the rows that were written, without the time at which each was made,
-and of the audit's figures. The difference holds the start of Ray, 5 to 8 s, and that of its workers, which import the
-libraries again. `correct` and `audit` of this size take seconds in one process: the start is most of their difference.
+and of the audit's figures. The difference holds the start of Ray, the import of the libraries in its workers, and its
+end: 5 s alone, with workers that only import hf_synth. `correct` and `audit` take seconds in one process here, so that it
+is most of their difference.
 """
 
 
