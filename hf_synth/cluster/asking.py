@@ -103,7 +103,6 @@ class SpreadLLM:
         """
         sampling = {name: value for name, value in settings.items() if name not in ("access", "schema", "scope")}
         facts = self._llm.key_facts(sampling, settings.get("schema"), settings.get("scope", ""))
-
         read = deque[Any]()  # questions of which the key is made
 
         def questions() -> Iterator[Any]:
@@ -117,10 +116,11 @@ class SpreadLLM:
                 yield pair and (pair[0], question)  # a worker needs the number of a question beside its messages
 
         mention(f"asking {self.model} from {self._workers.most} workers")
-        asking = _Asking(self._workers, self._workers.group(self._llm, settings))
+        asking = _Asking(self._workers, self._workers.asker_for(self._llm, settings))
         stream = Stream(asking, self._llm.open_journal(), ahead=None)  # the plan says how far it runs ahead
         yield from stream.answers(keyed())
-        if stream.tally.failed and sum((stream.tally.failures or {}).values()) == stream.tally.answers:
+        failures = stream.tally.failures
+        if failures is not None and failures.total() == stream.tally.answers:
             self._workers.end()  # says why there is no answer
 
 
@@ -224,7 +224,7 @@ class _Workers:
         finally:
             self._stack.close()
 
-    def group(self, llm: LLM | LocalLLM, settings: Mapping[str, Any]) -> int:
+    def asker_for(self, llm: LLM | LocalLLM, settings: Mapping[str, Any]) -> int:
         """Return the number of the function that asks questions with these settings."""
         for number, (asker, _) in enumerate(self._askers):
             if asker.llm is llm and asker.settings == settings:
@@ -334,6 +334,6 @@ class _Workers:
         """Keep answers that another machine has in its journal in that of this process, too."""
         new = [answer for answer in answers if answer.status != "error"]
         known = journal.get_many(answer.journal_key for answer in new)
-        lacking = [entry_of(answer) for answer in new if answer.journal_key not in known and not answer.again]
+        lacking = [entry_of(answer) for answer in new if answer.journal_key not in known]
         if lacking:
             journal.put_many(lacking)
