@@ -330,6 +330,11 @@ def _short_folder(beside: Path) -> Iterator[Path]:
         if len(str(folder)) <= _LONGEST:
             yield folder
             return
+        for left in Path(tempfile.gettempdir()).glob("r????????/r"):  # of an earlier run of this folder that was killed
+            with contextlib.suppress(OSError):
+                if os.readlink(left) == str(folder):
+                    left.unlink()
+                    left.parent.rmdir()
         with tempfile.TemporaryDirectory(prefix="r") as short:  # 0700; it holds a link and nothing else
             link = Path(short) / "r"
             link.symlink_to(folder)

@@ -136,6 +136,20 @@ def test_no_block_waits_for_a_worker_that_never_begins(tmp_path: Path, monkeypat
     one.threads.shutdown(wait=False)
 
 
+def test_the_short_way_of_a_run_that_was_killed_is_deleted_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    blocks = tmp_path / "blocks" / ("long" * 12)
+    for name, target in (("r0000dead", blocks / "ray"), ("r0000live", tmp_path / "another")):
+        (scratch / name).mkdir()
+        (scratch / name / "r").symlink_to(target)
+    with on_ray._short_folder(blocks) as short:
+        assert short.parent.parent == scratch
+    assert [place.name for place in scratch.iterdir()] == ["r0000live"]
+
+
 def skip_without_ray() -> None:
     if find_spec("ray") is None:  # it is not imported: its settings are made first
         pytest.skip("needs hf_synth[ray]")
