@@ -169,16 +169,14 @@ class _CallWorker:
 
         Args:
             place: number of the function.
-            asker: in Ray's store, alone in a list, so that it is fetched once and not for each group.
+            asker: as for `Share.function`.
         """
         return self._share.result(lambda: self._asker(place, asker).ask(questions))
 
     def _asker(self, place: int, asker: Sequence[Any]) -> CallAsker:
-        import ray
-
         with self._share.lock:
             if place not in self._askers:
-                self._askers[place] = self._share.limited(ray.get(asker[0]))
+                self._askers[place] = self._share.function(asker)
             return self._askers[place]
 
     def end(self) -> HfSynthError | None:

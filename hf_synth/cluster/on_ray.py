@@ -1,4 +1,4 @@
-"""Blocks on Ray, and how Ray is started; `asking.py` is the other module that knows it.
+"""Ray: how it is started, what its workers share, and blocks on it. No other module imports it.
 
 Each worker holds the model or the index of gold, and gets one block at a time as an Arrow table. What it returns is
 written by this process. A worker that dies is started again, and computes its block again. On this machine Ray listens
@@ -98,8 +98,15 @@ class Share:
             self._permits = ray.get_actor(permits)
             ray.get(self._permits.begin.remote(name, self._owner))
 
-    def limited(self, function: Any) -> Any:
-        """Return a function whose LLM keeps the limits; one without an LLM as it is."""
+    def function(self, stored: Sequence[Any]) -> Any:
+        """Return a function; its LLM, where it has one, keeps the limits.
+
+        Args:
+            stored: it, in Ray's store, alone in a list: what is in a list is fetched here and not for each call.
+        """
+        import ray
+
+        function = ray.get(stored[0])
         if self._permits is None or not hasattr(function, "with_llm"):
             return function
         return function.with_llm(sharing(function.llm, self._call, self._owner))
@@ -135,15 +142,13 @@ class _Worker:
 
         Args:
             place: number of the function.
-            function: in Ray's store, alone in a list, so that it is fetched once and not for each block.
+            function: as for `Share.function`.
         """
         return self._share.result(lambda: self._block(place, function)(table))
 
     def _block(self, place: int, function: Sequence[Any]) -> Any:
-        import ray
-
         if place not in self._blocks:
-            self._blocks[place] = self._share.limited(ray.get(function[0]))
+            self._blocks[place] = self._share.function(function)
         return self._blocks[place]
 
 
