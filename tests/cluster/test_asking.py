@@ -31,15 +31,16 @@ class Pickled(_Workers):
 
     def __init__(self, order: Order, journal: Path) -> None:
         super().__init__(order, journal.parent, 2, None, 0)
+        self._measure(2)
         self._journal, self._made = journal, dict[int, CallAsker]()
         self.groups = list[int]()
 
-    def end(self) -> None:
+    def __exit__(self, *_: object) -> None:
         for asker in self._made.values():
             asker.close()
 
-    def _take(self, *, wait: bool) -> None:
-        assert not wait
+    def explain(self) -> None:
+        self.__exit__()
 
     def wait(self, ticket: Any) -> Any:
         while ticket.answer is None:
@@ -49,7 +50,9 @@ class Pickled(_Workers):
             if place not in self._made:
                 asker: CallAsker = pickle.loads(pickle.dumps(self._askers[place][0]))
                 self._made[place] = asker.with_llm(asker.llm.with_journal(self._journal))
-            answers, copies = self._made[place].ask([one.question for one in group])
+            answers, copies, failed = self._made[place].ask([one.question for one in group])
+            if failed is not None:
+                raise failed
             self.copies |= copies
             self._keep(self._askers[place][1], answers)
             self.groups.append(size)
