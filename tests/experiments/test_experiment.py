@@ -89,7 +89,7 @@ def test_wrong_plans_are_refused() -> None:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
     grid = Grid(sizes=(20,), curve=(10, 60), arms=("gold", "replace raw", "augment raw", "augment argmax"),
                 ratios=(1.0, 2.0), seeds=(0, 1))  # fmt: skip
-    return run(tmp_path_factory.mktemp("study") / "out", grid)
+    return run(tmp_path_factory.mktemp("study") / "out", grid, report=True)
 
 
 def test_results_load_without_us(study: Any) -> None:
@@ -119,7 +119,7 @@ def test_all_the_gold_is_one_gold(study: Any, tmp_path: Path) -> None:
     assert study.dataset["gold_distinct"] == [r["gold_distinct"] for r in study.rows]
     said = (study.out / "report.md").read_text(encoding="utf-8")
     assert "At 60 gold rows, which is all there is, every run has one and the same gold" in said
-    fewer = run(tmp_path, Grid(sizes=(10,), curve=(20,), arms=("gold",), seeds=(0, 1)), None)
+    fewer = run(tmp_path, Grid(sizes=(10,), curve=(20,), arms=("gold",), seeds=(0, 1)), None, report=True)
     assert "one and the same gold" not in (fewer.out / "report.md").read_text(encoding="utf-8")
 
 
@@ -138,7 +138,7 @@ def test_figures_by_subgroup_are_kept(tmp_path: Path) -> None:
 
     gold = DatasetDict({split: told(rows) for split, rows in toy_gold().items()})
     grid = Grid(sizes=(20,), arms=("gold", "augment argmax"), ratios=(2.0,), seeds=(0,))
-    made = run(tmp_path, grid, {"telling": lambda own, n, seed: told(writer(own, n, seed))}, gold=gold)
+    made = run(tmp_path, grid, {"telling": lambda own, n, seed: told(writer(own, n, seed))}, gold=gold, report=True)
     names = {(s["attribute"], s["name"]) for s in json.loads(made.rows[0]["subgroups"])}
     assert {("sex", "male"), ("sex", "female")} <= names
     assert {s["name"] for s in json.loads(made.rows[1]["flips"])} >= {"male", "female"}
@@ -161,7 +161,7 @@ def test_swapped_patients_show_what_a_model_reads(tmp_path: Path, told: bool) ->
     gold = DatasetDict({s: of_patients(rows, told=told) for s, rows in toy_gold().items()})
     grid = Grid(sizes=(60,), arms=("gold", "augment raw", "frequency"), ratios=(1.0,), seeds=(0,))
     pool = of_patients(writer(gold["train"], 60, 0).map(lambda row: {"seed_ids": []}), told=told)
-    made = run(tmp_path, grid, pool, gold=gold, swaps=True)
+    made = run(tmp_path, grid, pool, gold=gold, swaps=True, report=True)
     assert not made.failed
     found = {r["arm"]: [s for s in json.loads(r["swaps"]) if s["name"] == "all"] for r in made.rows}
     (one,) = found["gold"]
@@ -172,7 +172,7 @@ def test_swapped_patients_show_what_a_model_reads(tmp_path: Path, told: bool) ->
     said = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## Swapped sex, age and race" in said
     keys = {r["cell_key"] for r in made.rows}
-    plain = run(tmp_path, grid, pool, gold=gold)
+    plain = run(tmp_path, grid, pool, gold=gold, report=True)
     assert {r["swaps"] for r in plain.rows} == {"[]"}
     assert len(keys & {r["cell_key"] for r in plain.rows}) == 1, "what was not swapped is another cell"
     assert "Swapped sex" not in (tmp_path / "report.md").read_text(encoding="utf-8")
@@ -257,7 +257,7 @@ def test_a_failed_cell_stops_no_other_and_is_tried_again(tmp_path: Path) -> None
             raise ValueError("some text of a note")
         return writer(own, n, seed)
 
-    made = run(tmp_path / "out", made={"writer": sometimes})
+    made = run(tmp_path / "out", made={"writer": sometimes}, report=True)
     assert {(f["seed"], f["error"], f["message"]) for f in made.failed} == {(1, "ValueError", "")}
     assert len(made.rows) == 4 + 2
     assert "ValueError" in (made.out / "report.md").read_text()
@@ -265,7 +265,7 @@ def test_a_failed_cell_stops_no_other_and_is_tried_again(tmp_path: Path) -> None
     assert 'class="alarm"' in (made.out / "report.html").read_text()
     assert "some text" not in (made.out / "report.md").read_text()
     broken = False
-    mended = run(tmp_path / "out", made={"writer": sometimes})
+    mended = run(tmp_path / "out", made={"writer": sometimes}, report=True)
     assert not mended.failed
     assert len(mended.rows) == 8
     assert 'class="alarm"' not in (made.out / "report.html").read_text()
