@@ -253,15 +253,14 @@ class _Workers:
         """End the streams of all workers; where the run failed, what they have asked is answered and kept."""
         if not self._begun:
             return
-        try:
+        with contextlib.suppress(HfSynthError):
             self._end(getattr(self._order.llm, "timeout", _TIMEOUT) if failed else _SOON)
-        finally:
-            while asked := [one for one, (group, _) in self._running.items() if group]:
-                ready, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_SOON if failed else 0)
-                for one in ready:
-                    self._taken(one)
-                if len(ready) < len(asked):
-                    break
+        while asked := [one for one, (group, _) in self._running.items() if group]:
+            ready, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_SOON if failed else 0)
+            for one in ready:
+                self._taken(one)
+            if len(ready) < len(asked):
+                break
 
     def _end(self, seconds: float) -> None:
         """End the streams of the workers that have begun, which takes so many seconds at most.
