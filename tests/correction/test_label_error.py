@@ -48,7 +48,7 @@ def labelled(sample: Sample, wrong: np.ndarray) -> tuple[Plan, dict[int, int], i
 
 
 # --- exact ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("rows", "allowed", "stop", "alpha"), [(6, 1, 1, 0.2), (6, 1, 2, 0.3), (7, 2, 2, 0.4)])
+@pytest.mark.parametrize(("rows", "allowed", "stop", "alpha"), [(6, 1, 1, 0.2), (6, 1, 2, 0.3), (6, 2, 2, 0.4)])
 def test_the_sample_is_the_smallest_that_keeps_the_promise(rows: int, allowed: int, stop: int, alpha: float) -> None:
     """Every draw of every population is enumerated, with the wrong rows at any place of the order."""
     n = sample_size(rows, allowed, stop, 1 - alpha)

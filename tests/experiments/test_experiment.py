@@ -635,8 +635,9 @@ def test_splits_must_be_there(tmp_path: Path) -> None:
 def test_the_verb_plans_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [f"--option=n_{split}={n}" for split, n in (("train", 80), ("validation", 20), ("test", 60))]
     assert main(["gold", "clinic", *sizes, "--out", str(tmp_path / "gold"), "-q"]) == 0
-    line = ["experiment", str(tmp_path / "gold"), "--llm", "simulator", "--sizes", "30", "--curve", "60", "--ratios", "1", "--seeds",
-            "0", "1", "--strategies", "gold", "augment", "--labels", "raw", "--choose", "first",
+    line = ["experiment", str(tmp_path / "gold"), "--llm", "simulator", "--sizes", "30", "--curve", "60",
+            "--ratios", "1", "--seeds", "0", "1", "--strategies", "gold", "augment", "--labels", "raw",
+            "--choose", "first",
             "--out", str(tmp_path / "out"), "--journal", str(tmp_path / "journal.sqlite"), "-q", "--json"]  # fmt: skip
     assert main([*line, "--dry-run"]) == 0
     planned = json.loads(capsys.readouterr().out.splitlines()[-1])
