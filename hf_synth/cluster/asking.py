@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _GROUP = 32  # questions of a group, at most
-_AT_ONCE = 32  # groups of a worker
-_OPEN = 256  # questions of a worker, where the LLM does not say how many calls it takes at once
-_TIMES = 8  # questions of all workers, as a multiple of the calls that the LLM takes at once
+_AT_ONCE = 32  # groups of a worker, at most
+_GROUPS = 16  # groups of a worker: those behind a slow answer are asked meanwhile
+_CALLS = 16  # calls that a worker makes at once, where the LLM does not say how many it takes
 _PAUSE = 0.005  # seconds between two looks at what has come
 _TIMEOUT = 600.0  # seconds of a batch of a LocalLLM
 _SOON = 10.0  # seconds in which workers end that have nothing under way
@@ -291,9 +291,9 @@ class _Workers:
     def _measure(self, most: int) -> None:
         """Decide how many questions a group and a worker may have."""
         calls = getattr(self._order.llm, "concurrency", None)
-        wanted = _OPEN if calls is None else -(-_TIMES * calls // most)
-        self._room = max(1, min(wanted, self._order.llm.ahead // most))
-        self._size = max(1, min(_GROUP, self._room // 4))
+        own = _CALLS if calls is None else -(-calls // most)
+        self._room = max(1, min(2 * own * _GROUPS, self._order.llm.ahead // most))
+        self._size = max(1, min(_GROUP, 2 * own, self._room // 4))
         self._open, self._groups = [0] * most, [0] * most  # questions and groups of each worker
 
     def _give(self, *, whole: bool) -> None:

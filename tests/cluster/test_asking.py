@@ -6,9 +6,8 @@ import json
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.llm_server import LLMServer, Said, content, entries, serving
+from support.ray_threads import Method, Threads
 from support.tiny import toy_rows
 from support.toy_experiment import TASK
 
@@ -34,43 +34,6 @@ from hf_synth.llm.llm import LLM
 from hf_synth.privacy.overlap import Index
 from hf_synth.task.facts import Fact, Facts
 from hf_synth.task.task import Task
-
-
-class Method:
-    """A method of a worker."""
-
-    def __init__(self, threads: ThreadPoolExecutor, function: Callable[..., Any]) -> None:
-        self._threads, self._function = threads, function
-
-    def remote(self, *given: Any) -> Future[Any]:
-        return self._threads.submit(self._function, *given)
-
-
-class Threads:
-    """What is needed of Ray, in threads; each worker has nothing but a pickle and a journal, as on another machine.
-
-    Args:
-        folder: for the journals of the workers.
-        never: workers for which there is no room.
-    """
-
-    exceptions = SimpleNamespace(RayError=ConnectionError)
-
-    def __init__(self, folder: Path, never: Sequence[int] = ()) -> None:
-        self.folder, self.never, self.threads, self.groups = folder, never, ThreadPoolExecutor(80), list[int]()
-
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 2.0}
-
-    def put(self, value: Any) -> bytes:
-        return pickle.dumps(value)
-
-    def get(self, one: Future[Any]) -> Any:
-        return one.result()
-
-    def wait(self, waited: list[Any], num_returns: int, timeout: float | None = None) -> tuple[list[Any], list[Any]]:
-        done, _ = futures.wait(waited, timeout, futures.FIRST_COMPLETED if num_returns == 1 else futures.ALL_COMPLETED)
-        return list(done)[:num_returns], []
 
 
 class Worker:
