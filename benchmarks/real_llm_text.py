@@ -47,7 +47,7 @@ held-out gold row of True*. The report of `run` also trains on uncorrected notes
 (`--method none`) and confirm the gain on rows that were not used to find it.
 
 Read off the curve of gold alone of the linear head, without an interval (3 runs): 200 gold with uncorrected notes are
-worth some 350 to 590 gold notes on SDOH-NLI and 210 to 240 on MTS-Dialog. Notes alone are worth at most 50 on
+worth some 300 to 590 gold notes on SDOH-NLI and 210 to 240 on MTS-Dialog. Notes alone are worth at most 50 on
 MTS-Dialog, and 50 to 230 on SDOH-NLI. More than one note for each gold row adds little. SmolLM2 as a judge brings no
 gain that can be told from chance. MiniLM with three epochs on 200 rows of 20 labels is far from trained: its absolute
 scores on MTS-Dialog say little. A run "corrected (auto) notes alone" fails where `auto` uses no note: there is nothing

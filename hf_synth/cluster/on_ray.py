@@ -1,4 +1,4 @@
-"""Blocks on Ray, how Ray and its workers are started, and what workers share; `asking.py` has other workers.
+"""Ray: how it and its workers are started, what workers share, and blocks on it. No other module imports it.
 
 Each worker holds the model or the index of gold, and gets one block at a time as an Arrow table. What it returns is
 written by this process. A worker that dies is started again, and computes its block again. On this machine Ray listens

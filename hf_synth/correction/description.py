@@ -101,8 +101,8 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     missing = [c for c in ("label_status", "reason", "llm_label") if c not in dataset.column_names]
     if missing:
         raise ColumnError(f"only generated or corrected rows can be described: these lack {', '.join(missing)}")
-    status = list(dataset["label_status"][:])
-    pairs = Counter(zip(status, dataset["reason"][:], strict=True))
+    status = column_of(dataset, "label_status")
+    pairs = Counter(zip(status, column_of(dataset, "reason"), strict=True))
     if unknown := set(status) - set(STATUSES):
         raise ColumnError(f"label_status has {len(unknown)} values that are none of {', '.join(STATUSES)}")
     order = sorted(pairs.items(), key=lambda item: (STATUSES.index(item[0][0]), -item[1]))
@@ -230,14 +230,15 @@ def _labels(value: Any) -> set[int]:
 
 def _by_label(dataset: Dataset, status: list[str]) -> tuple[dict[str, dict[str, int]], tuple[tuple[int, ...], ...]]:
     """Count rows by label, and moved rows; sets of labels are counted label by label, texts not at all."""
-    names = label_names(dataset.features["llm_label"])
-    column = next((c for c in dataset.column_names if c != "llm_label" and label_names(dataset.features[c])), None)
+    features = dataset.features
+    names = label_names(features["llm_label"])
+    column = next((c for c in dataset.column_names if c != "llm_label" and label_names(features[c])), None)
     if names is None or column is None:
         return {}, ()
     counts = {name: dict.fromkeys(("meant", "kept", "relabelled", "dropped", "came", "now"), 0) for name in names}
     moved = [[0] * len(names) for _ in names]
     single = True
-    for state, meant, now in zip(status, dataset["llm_label"][:], dataset[column][:], strict=True):
+    for state, meant, now in zip(status, column_of(dataset, "llm_label"), column_of(dataset, column), strict=True):
         if state == "rejected":
             continue
         single = single and not isinstance(meant, list)

@@ -99,7 +99,8 @@ def closest(rows: Iterable[str], gold: Iterable[str], *, groups: tuple[Ints, Int
     known, queries = (_counts(texts, csr_matrix) for texts in (gold, rows))
     if not known.shape[0]:
         return np.ones(queries.shape[0])
-    spread = np.bincount(known.indices, minlength=_COLUMNS)
+    known, queries = _without_empty_columns(known, queries, csr_matrix)
+    spread = np.bincount(known.indices, minlength=known.shape[1])
     weight = np.log((1 + known.shape[0]) / (1 + spread)) + 1e-9
     weight[spread > max(50, _COMMON * known.shape[0])] = 0
     known, queries = (_unit_length(m, weight) for m in (known, queries))
@@ -142,6 +143,15 @@ def _counts(texts: Iterable[str], csr_matrix: Any) -> Any:
     counts = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, _COLUMNS))
     counts.sum_duplicates()
     return counts
+
+
+def _without_empty_columns(known: Any, queries: Any, csr_matrix: Any) -> list[Any]:
+    """Number the columns that occur anew, in their order: a few texts need no arrays of four million columns."""
+    occurring = np.unique(np.concatenate([known.indices, queries.indices]))
+    number = np.empty(_COLUMNS, np.int32)
+    number[occurring] = np.arange(len(occurring), dtype=np.int32)
+    shapes = ((counts, (counts.shape[0], len(occurring))) for counts in (known, queries))
+    return [csr_matrix((counts.data, number[counts.indices], counts.indptr), shape=shape) for counts, shape in shapes]
 
 
 def _unit_length(counts: Any, weight: Floats) -> Any:

@@ -232,7 +232,7 @@ def _labels(task: Task, dataset: Dataset, column: str) -> list[tuple[str, ...]]:
     def name(value: Any) -> str:
         return known[value] if isinstance(value, int) else str(value)
 
-    values = dataset[column]
+    values = column_of(dataset, column)
     if task.kind == "multi_label":
         return [tuple(map(name, v or ())) for v in values]
     return [() if v is None else (name(v),) for v in values]

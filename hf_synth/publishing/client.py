@@ -6,6 +6,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,10 +49,19 @@ def client(endpoint: str) -> Iterator[None]:
 
     def direct_client() -> Any:
         hooks = {"request": [_http.hf_request_event_hook, check_host]}
-        return httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=None, trust_env=False)
+        how: dict[str, Any] = {"follow_redirects": True, "timeout": None, "trust_env": False}
+        return httpx2.Client(event_hooks=hooks, verify=_certificates(), **how)
 
     with _LOCK:
         yield from _configured(endpoint, direct_client if is_institution(endpoint) else None)
+
+
+@cache
+def _certificates() -> Any:
+    """Read the certificates to check servers by once; a client that makes its own context reads them again, 16 ms."""
+    import httpx2
+
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def _configured(endpoint: str, make: Callable[[], Any] | None) -> Iterator[None]:

@@ -186,7 +186,7 @@ def _view(
     features = Features({c: known.get(c, Value("string")) for c in names})
     types = {field.name: field.type for field in features.arrow_schema}
     columns: dict[str, Any] = {c: pa.repeat(pa.scalar(v, types[c]), len(dataset)) for c, v in constant.items()}
-    target = {task.label_column: list(dataset[label][:])}
+    target = {task.label_column: column_of(dataset, label)}
     try:
         made = Dataset.from_dict(target, features=Features({c: features[c] for c in target}))
         columns |= {"id": list(ids), task.label_column: made.data.table[task.label_column]}

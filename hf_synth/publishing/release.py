@@ -130,7 +130,7 @@ def write_map(task: Task, dataset: Dataset, ids: Sequence[str], export: Path, co
         OutputError: it cannot be written.
     """
     kept = [c for c in _LOCAL if c in dataset.column_names]
-    columns = [list(dataset[c][:]) for c in kept]
+    columns = [column_of(dataset, c) for c in kept]
     digests = row_digests(task, dataset.select_columns(list(task.text_columns)))
     lines = [
         json.dumps(

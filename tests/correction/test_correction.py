@@ -76,7 +76,7 @@ def test_an_audited_label_is_one_of_the_tasks(label: int | str) -> None:
 
 
 def test_the_verb_asks_for_coverage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gold, rows = (
         toy_rows(60, 1),
@@ -87,7 +87,7 @@ def test_the_verb_asks_for_coverage(
     monkeypatch.setattr("hf_synth.models.training.trainer_fit", lambda task, **_: linear_fit(task, gold))
     line = ["correct", str(tmp_path / "gold"), str(tmp_path / "rows"), "--gold", str(tmp_path / "gold"), "-q", "--json"]
     line += ["--out", str(tmp_path / "out"), "--method", "argmax", "--coverage-by-class"]
-    line += ["--base-model", "tiny"]
+    line += ["--base-model", str(base)]
     assert main([*line, "--coverage", "0.9"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]
     assert figures["conformal_coverage_by_class"] is True

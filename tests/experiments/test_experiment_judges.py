@@ -51,7 +51,7 @@ def test_a_judge_is_asked_once_and_its_labels_are_an_arm(tmp_path: Path) -> None
             protocol=ScoringProtocol(drop_seen=True),
         )
         assert (planned.judged, len(server.requests)) == (20 + 40, 0)
-        made = run(tmp_path / "out", JUDGED, judges=judge_at(server, tmp_path))
+        made = run(tmp_path / "out", JUDGED, judges=judge_at(server, tmp_path), report=True)
         asked = len(server.requests)
     assert not made.failed
     assert asked <= 2 * (20 + 40), "the rows of a small ratio are among those of a large one"
@@ -228,7 +228,7 @@ BASELINES = Grid(sizes=(20,), curve=(40,), arms=("gold", "augment raw", "frequen
 
 def test_baselines_are_arms_on_the_same_rows(tmp_path: Path) -> None:
     with serving(voting(0.8)) as server:
-        made = run(tmp_path / "out", BASELINES, judges=judge_at(server, tmp_path))
+        made = run(tmp_path / "out", BASELINES, judges=judge_at(server, tmp_path), report=True)
         test = [json.loads(line)["text"] for said in server.asked() for line in said.splitlines() if line[:2] == '{"']
     assert not made.failed
     by_arm = {arm: [r for r in made.rows if r["arm"] == arm] for arm in ("gold", "frequency", "zero-shot")}

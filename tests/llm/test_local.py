@@ -122,19 +122,6 @@ def test_same_question_same_answer_in_other_company(model: Path, tmp_path: Path)
     assert alone.journal_key == in_front.journal_key
 
 
-def test_same_answers_in_another_process(model: Path, tmp_path: Path) -> None:
-    here = make(model, tmp_path / "here").chat(questions(6), **LLAMA_2)
-    code = (
-        "import json, sys\nfrom hf_synth.llm.local import LocalLLM\n"
-        "model, journal, asked, how = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])\n"
-        "llm = LocalLLM(model, journal=journal, max_new_tokens=12, device='cpu')\n"
-        "print(json.dumps([a.text for a in llm.chat(asked, **how)]))"
-    )
-    argv = [str(model), str(tmp_path / "there.sqlite"), json.dumps(questions(6)), json.dumps(LLAMA_2)]
-    said = subprocess.run([sys.executable, "-c", code, *argv], check=True, capture_output=True, text=True)
-    assert json.loads(said.stdout) == texts(here)
-
-
 def test_samples_scopes_and_seeds_are_other_questions(model: Path, tmp_path: Path) -> None:
     llm, one = make(model, tmp_path), ask("note the patient")[0]
     found = llm.chat([one, one, Question(one, sample=7)])
@@ -350,9 +337,11 @@ def test_a_batch_is_on_disk_before_its_answers_are_given(model: Path, tmp_path: 
     assert len(Journal(tmp_path / "journal.sqlite")) == sum(batches) < 20
 
 
-def test_kill_loses_the_batch_in_flight_at_most(model: Path, tmp_path: Path, batches: list[int]) -> None:
+def test_kill_loses_the_batch_in_flight_at_most_and_answers_are_those_of_another_process(
+    model: Path, tmp_path: Path, batches: list[int]
+) -> None:
     code = (
-        "import os, signal, sys\nfrom hf_synth.llm import decoding, local\n"
+        "import json, os, signal, sys\nfrom hf_synth.llm import decoding, local\n"
         "write, done = decoding.Loaded.write, []\n"
         "def killed(self, rows, how):\n"
         "    write(self, rows, how)\n"  # the fourth batch is all but in the journal
@@ -361,16 +350,20 @@ def test_kill_loses_the_batch_in_flight_at_most(model: Path, tmp_path: Path, bat
         "decoding.Loaded.write = killed\n"
         "how = {'max_new_tokens': 12, 'batch_tokens': 200, 'device': 'cpu'}\n"
         "llm = local.LocalLLM(sys.argv[1], journal=sys.argv[2], **how)\n"
-        "llm.chat([[{'role': 'user', 'content': f'note w{i}'}] for i in range(40)])"
+        "llm.chat(json.loads(sys.argv[3]), **json.loads(sys.argv[4]))"
     )
-    argv = [sys.executable, "-c", code, str(model), str(tmp_path / "journal.sqlite")]
-    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    given = [str(tmp_path / "journal.sqlite"), json.dumps(questions(40)), json.dumps(LLAMA_2)]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(model), *given], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     kept = int(ended.stdout)
     assert 0 < kept == len(Journal(tmp_path / "journal.sqlite")) < 40
-    answers = make(model, tmp_path).chat(ask(*(f"note w{i}" for i in range(40))))
+    answers = make(model, tmp_path).chat(questions(40), **LLAMA_2)
     assert sum(a.cached for a in answers) == kept
     assert sum(batches) == 40 - kept
+    here = make(model, tmp_path / "here").chat(questions(40), **LLAMA_2)
+    assert texts(answers) == texts(here), "a process answers as another one does"
 
 
 # --- batches --------------------------------------------------------------------------------------------------------

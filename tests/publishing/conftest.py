@@ -11,6 +11,15 @@ from support.publishing_rows import CANARY, LABELS, NOUNS, OPEN, gold_rows
 from hf_synth.task.labels import row_digests
 
 
+@pytest.fixture
+def not_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not load each export back: it takes a quarter of the time, and refuses nothing for what it holds.
+
+    The tests without this fixture load theirs; one shows that an export which differs is refused (test_publishing).
+    """
+    monkeypatch.setattr("hf_synth.publishing.export._check_loads", lambda folder, views: None)
+
+
 # --- models ---------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

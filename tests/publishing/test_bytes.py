@@ -35,7 +35,7 @@ NOTE = text("gold", 3)
 
 
 @pytest.fixture(autouse=True)
-def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, not_read_back: None) -> None:
     monkeypatch.chdir(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ CREDENTIALED = replace(OPEN, access="credentialed")
 NOUNS = ("pain", "cough", "meal", "dose", "scan", "week", "node", "lobe", "tube", "diet", "weight", "fever", "throat")
 
 
+@cache
 def text(kind: str, i: int) -> str:
     """Write a text of its own for each number; no two share eight words in a row."""
     rng = np.random.default_rng([len(kind), ord(kind[0]), i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,16 @@ def toy_task(**more: Any) -> Task:
 
 def toy_rows(n: int, seed: int = 0, task: Task | None = None) -> Dataset:
     """Make gold rows of an open task: a row's label stands in one or two of its words."""
-    task, rng = task or toy_task(), random.Random(seed)
+    return _made_once(n, seed) if task is None else _made(n, seed, task)
+
+
+@cache
+def _made_once(n: int, seed: int) -> Dataset:
+    return _made(n, seed, toy_task())
+
+
+def _made(n: int, seed: int, task: Task) -> Dataset:
+    rng = random.Random(seed)
     rows = []
     for i in range(n):
         label = rng.randrange(len(LABELS))

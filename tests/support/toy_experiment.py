@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -53,8 +55,11 @@ def as_synthetic(rows: list[dict[str, Any]]) -> Dataset:
     return Dataset.from_list([{**dict.fromkeys(features), **row, **fill} for row in rows], features=features)
 
 
-def run(out: Path, grid: Grid = SMALL, made: Any = writer, **more: Any) -> Any:
+def run(out: Path, grid: Grid = SMALL, made: Any = writer, *, report: bool = False, **more: Any) -> Any:
+    """Run an experiment of few rows; its report, which takes as long as its trainings, is written where it is read."""
     scored = {"n_bootstrap": 20, "drop_seen": True}
     scored |= {name: more.pop(name) for name in vars(ScoringProtocol()) if name in more}
     options = {"processes": 0, "say": lambda line: None, "protocol": ScoringProtocol(**scored), **more}
-    return experiment(TASK, made, gold=options.pop("gold", None) or toy_gold(), grid=grid, out=out, **options)
+    gold = options.pop("gold", None) or toy_gold()
+    with nullcontext() if report else patch("hf_synth.experiments.experiment.write_study_report"):
+        return experiment(TASK, made, gold=gold, grid=grid, out=out, **options)
