@@ -41,7 +41,7 @@ KINDS = {"own": "Gold from which the rows were written", "other": "Other gold"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("made", type=Path, help="--out of real_llm.py")
-    parser.add_argument("--draws", type=int, default=60, help="of other gold")
+    parser.add_argument("--draws", type=int, default=260, help="of other gold")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -167,4 +167,8 @@ class MissingExtraError(HfSynthError):
     """An optional package is not installed; the message names the command that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
         super().__init__(f"{package} is not installed: pip install 'hf_synth[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return (MissingExtraError, (self.package, self.extra))

@@ -17,14 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cluster.on_ray import Share, permits_of, running
+from hf_synth.cluster.on_ray import Share, permits_of, places_of, running, workers_of
 from hf_synth.errors import HfSynthError
-from hf_synth.generation.asking import CallAsker
+from hf_synth.generation.asking import Asked, CallAsker
 from hf_synth.generation.blocks import Order
 from hf_synth.generation.generation import generate_with_figures
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.local import LocalLLM
+from hf_synth.llm.permits import add_spent
 from hf_synth.llm.questions import Answer, Messages, Question, access_of_llm, entry_of, with_keys
 from hf_synth.llm.stream import Stream
 from hf_synth.models.loading import cores
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _GROUP = 32  # questions of a group, at most
-_AT_ONCE = 32  # groups of a worker
-_OPEN = 256  # questions of a worker, where the LLM does not say how many calls it takes at once
-_TIMES = 8  # questions of all workers, as a multiple of the calls that the LLM takes at once
+_AT_ONCE = 32  # groups of a worker, at most
+_GROUPS = 16  # groups of a worker: those behind a slow answer are asked meanwhile
+_CALLS = 16  # calls that a worker makes at once, where the LLM does not say how many it takes
 _PAUSE = 0.005  # seconds between two looks at what has come
+_TIMEOUT = 600.0  # seconds of a batch of a LocalLLM
+_SOON = 10.0  # seconds in which workers end that have nothing under way
 
 
 def generate_on_ray(
@@ -56,7 +59,7 @@ def generate_on_ray(
     """
     if not isinstance(order.llm, LLM | LocalLLM):
         raise HfSynthError("on Ray an LLM or a LocalLLM is asked; leave engine out for another one, such as a BatchLLM")
-    with _Workers(order, folder, workers or cores(), address, gpus) as spread:
+    with _Workers(order, folder, workers, address, gpus) as spread:
         return generate_with_figures(
             order.task, order.exemplars, SpreadLLM(order.llm, spread), order.n, prompt=order.prompt,
             balance=order.balance, max_calls=order.max_calls, seed=order.seed, fact_rounds=order.fact_rounds,
@@ -111,17 +114,17 @@ class SpreadLLM:
                 yield question
 
         def keyed() -> Iterator[Any]:
+            pair: Any
             for pair in with_keys(questions(), None, facts):
                 question = read.popleft()
                 yield pair and (pair[0], question)  # a worker needs the number of a question beside its messages
 
-        mention(f"asking {self.model} from {self._workers.most} workers")
         asking = _Asking(self._workers, self._workers.asker_for(self._llm, settings))
         stream = Stream(asking, self._llm.open_journal(), ahead=None)  # the plan says how far it runs ahead
         yield from stream.answers(keyed())
         failures = stream.tally.failures
         if failures is not None and failures.total() == stream.tally.answers:
-            self._workers.end()  # says why there is no answer
+            self._workers.explain()
 
 
 class _Asking:
@@ -160,33 +163,18 @@ class _CallWorker:
     def __init__(self, name: str, permits: str | None) -> None:
         os.umask(0o077)
         self._share = Share(name, permits)
-        self._askers: dict[int, CallAsker] = {}
 
-    def ask(
-        self, place: int, asker: Sequence[Any], questions: Sequence[Question]
-    ) -> tuple[list[Answer], dict[bytes, bool]] | HfSynthError:
-        """Return what `CallAsker.ask` does, or the error of ours that it raised.
+    def begin(self) -> None:
+        """Return once the worker has begun: Ray starts no more workers than there is room for."""
 
-        Args:
-            place: number of the function.
-            asker: in Ray's store, alone in a list, so that it is fetched once and not for each group.
-        """
-        return self._share.result(lambda: self._asker(place, asker).ask(questions))
-
-    def _asker(self, place: int, asker: Sequence[Any]) -> CallAsker:
-        import ray
-
-        with self._share.lock:
-            if place not in self._askers:
-                self._askers[place] = self._share.limited(ray.get(asker[0]))
-            return self._askers[place]
+    def ask(self, place: int, asker: Sequence[Any], questions: Sequence[Question]) -> Asked | HfSynthError:
+        """Return what `CallAsker.ask` does, or the error of ours that it raised; arguments as for `Share.function`."""
+        return self._share.result(lambda: self._share.function(place, asker).ask(questions))
 
     def end(self) -> HfSynthError | None:
         """End the streams; return an error with which one ended."""
-        for asker in list(self._askers.values()):
-            if isinstance(error := self._share.result(asker.close), HfSynthError):
-                return error
-        return None
+        ended = [self._share.result(asker.close) for asker in self._share.functions()]
+        return next((error for error in ended if isinstance(error, HfSynthError)), None)
 
 
 class _Workers:
@@ -194,23 +182,19 @@ class _Workers:
 
     Args:
         order: the run.
-        folder, address, gpus: as for `generate_on_ray`.
-        most: workers.
+        folder, workers, address, gpus: as for `generate_on_ray`.
     """
 
-    def __init__(self, order: Order, folder: Path, most: int, address: str | None, gpus: float) -> None:
-        self._order, self._folder, self._address, self._gpus, self.most = order, folder, address, gpus, most
+    def __init__(self, order: Order, folder: Path, workers: int | None, address: str | None, gpus: float) -> None:
+        self._order, self._folder, self._wanted, self._address, self._gpus = order, folder, workers, address, gpus
         self._stack = contextlib.ExitStack()
         self._askers: list[tuple[CallAsker, Journal]] = []
         self._stored: dict[int, Any] = {}  # functions in Ray's store
         self._new: deque[_Ticket] = deque()
-        self._running: dict[Any, tuple[list[_Ticket], int]] = {}  # by what Ray returns: tickets, number of the worker
-        self._open, self._groups = [0] * most, [0] * most  # questions and groups of each worker
+        # By what Ray returns: tickets (none for the begin of a worker), and the number of the worker.
+        self._running: dict[Any, tuple[list[_Ticket], int]] = {}
+        self._begun: dict[int, Any] = {}  # workers by number
         self._looked = 0.0
-        calls = getattr(order.llm, "concurrency", None)
-        wanted = _OPEN if calls is None else -(-_TIMES * calls // most)
-        self._room = max(1, min(wanted, order.llm.ahead // most))
-        self._size = max(1, min(_GROUP, self._room // 4))
         self.copies: dict[bytes, bool] = {}
 
     def __enter__(self) -> _Workers:
@@ -220,7 +204,7 @@ class _Workers:
         try:
             if kind is None or issubclass(kind, Exception):  # Ctrl-C waits for no answer
                 with contextlib.suppress(HfSynthError):
-                    self.end()
+                    self._finish(failed=kind is not None)
         finally:
             self._stack.close()
 
@@ -235,8 +219,7 @@ class _Workers:
     def put(self, ticket: _Ticket) -> _Ticket:
         """Take a question."""
         self._new.append(ticket)
-        if len(self._new) >= self._size:
-            self._give(whole=True)
+        self._give(whole=True)
         return ticket
 
     def is_done(self, ticket: _Ticket) -> bool:
@@ -253,53 +236,86 @@ class _Workers:
         """
         while ticket.answer is None:
             self._give(whole=False)
-            self._take(wait=True)
+            if ticket.answer is None:
+                self._take(wait=True)
         return ticket.answer
 
-    def end(self) -> None:
-        """End the streams of all workers; what they have asked is answered and kept.
+    def explain(self) -> None:
+        """Say why a stream got no answer, unless questions of another stream are under way.
+
+        Raises:
+            HfSynthError: a worker knows why.
+        """
+        if not self._new and not any(group for group, _ in self._running.values()):
+            self._end(_SOON)
+
+    def _finish(self, *, failed: bool) -> None:
+        """End the streams of all workers; where the run failed, what they have asked is answered and kept."""
+        if not self._begun:
+            return
+        with contextlib.suppress(HfSynthError):
+            self._end(getattr(self._order.llm, "timeout", _TIMEOUT) if failed else _SOON)
+        while asked := [one for one, (group, _) in self._running.items() if group]:
+            ready, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_SOON if failed else 0)
+            for one in ready:
+                self._taken(one)
+            if len(ready) < len(asked):
+                break
+
+    def _end(self, seconds: float) -> None:
+        """End the streams of the workers that have begun, which takes so many seconds at most.
 
         Raises:
             HfSynthError: one of them ended with it.
         """
-        if not self._stored:
-            return
-        ray, workers = self._ray_and_workers
-        try:
-            errors = [error for error in ray.get([worker.end.remote() for worker in workers]) if error is not None]
-        except ray.exceptions.RayError:
-            return  # a worker is gone, and its stream with it
-        if errors:
-            raise errors[0]
+        ends = [worker.end.remote() for worker in self._begun.values()]
+        ready, _ = self._ray.wait(ends, num_returns=len(ends), timeout=seconds) if ends else ([], [])
+        for one in ready:
+            with contextlib.suppress(self._ray.exceptions.RayError):  # a worker is gone, and its stream with it
+                if (error := self._ray.get(one)) is not None:
+                    raise error
 
     @cached_property
-    def _ray_and_workers(self) -> tuple[Any, list[Any]]:
-        ray = self._stack.enter_context(running(self._folder, self._address, self.most))
-        self._permits, name = permits_of(ray, [self._order.llm])
-        options = {"num_cpus": 0 if self._gpus else 1, "num_gpus": self._gpus, "max_concurrency": _AT_ONCE + 2}
-        actor = ray.remote(_CallWorker).options(**options, max_restarts=-1, max_task_retries=-1)
-        return ray, [actor.remote(str(number), name) for number in range(self.most)]
+    def _ray(self) -> Any:
+        """The module; its first use starts the workers."""
+        ray = self._stack.enter_context(running(self._folder, self._address, self._wanted or cores()))
+        most = places_of(ray, self._wanted, self._gpus, self._address)
+        llm = self._order.llm
+        self._permits, name = permits_of(ray, [llm])
+        mention(f"asking {llm.model} from {most:,} {'worker' if most == 1 else 'workers'}")
+        self._workers = workers_of(ray, _CallWorker, most, self._gpus, name, at_once=_AT_ONCE + 2)
+        self._running = {worker.begin.remote(): ([], number) for number, worker in enumerate(self._workers)}
+        self._measure(most)
+        return ray
+
+    def _measure(self, most: int) -> None:
+        """Decide how many questions a group and a worker may have."""
+        calls = getattr(self._order.llm, "concurrency", None)
+        own = _CALLS if calls is None else -(-calls // most)
+        self._room = max(1, min(2 * own * _GROUPS, self._order.llm.ahead // most))
+        self._size = max(1, min(_GROUP, 2 * own, self._room // 4))
+        self._open, self._groups = [0] * most, [0] * most  # questions and groups of each worker
 
     def _give(self, *, whole: bool) -> None:
-        """Hand groups of questions to workers that have room.
+        """Hand groups of questions to workers that have begun and have room.
 
         Args:
             whole: whether groups that are not full wait for more questions.
         """
-        while len(self._new) >= (self._size if whole else 1):
-            worker = min(range(self.most), key=self._open.__getitem__)
+        ray = self._ray
+        while self._begun and len(self._new) >= (self._size if whole else 1):
+            worker = min(self._begun, key=self._open.__getitem__)
             place = self._new[0].asker
             group = [self._new.popleft() for _ in range(min(self._size, len(self._new)))]
-            while group and group[-1].asker != place:
+            while group[-1].asker != place:
                 self._new.appendleft(group.pop())
             if self._open[worker] + len(group) > self._room or self._groups[worker] >= _AT_ONCE:
                 self._new.extendleft(reversed(group))
                 return
-            ray, workers = self._ray_and_workers
             if place not in self._stored:
                 self._stored[place] = ray.put(self._askers[place][0])
             given = place, [self._stored[place]], [ticket.question for ticket in group]
-            self._running[workers[worker].ask.remote(*given)] = group, worker
+            self._running[self._begun[worker].ask.remote(*given)] = group, worker
             self._open[worker] += len(group)
             self._groups[worker] += 1
 
@@ -308,27 +324,40 @@ class _Workers:
 
         Args:
             wait: whether to wait for one.
+
+        Raises:
+            HfSynthError: a worker failed.
         """
-        ray, _ = self._ray_and_workers
         waited, given = list(self._running), {} if wait else {"timeout": 0}
-        ready, _ = ray.wait(waited, num_returns=1 if wait else len(waited), **given)
+        ready, _ = self._ray.wait(waited, num_returns=1 if wait else len(waited), **given)
         self._looked = time.monotonic()
-        for one in ready:
-            group, worker = self._running.pop(one)
+        errors = [error for one in ready if (error := self._taken(one)) is not None]
+        if errors:
+            raise errors[0]
+
+    def _taken(self, one: Any) -> HfSynthError | None:
+        """Take what a call of a worker returned: keep the answers, and return the error."""
+        group, worker = self._running.pop(one)
+        if group:
             self._open[worker] -= len(group)
             self._groups[worker] -= 1
-            try:
-                result = ray.get(one)
-            except ray.exceptions.RayError as error:
-                reason = type(error).__name__
-                raise HfSynthError(f"Ray failed with {reason}; answers that came are kept") from None
-            if isinstance(result, HfSynthError):
-                raise result
-            answers, copies = result
-            self.copies |= copies
-            self._keep(self._askers[group[0].asker][1], answers)
-            for ticket, answer in zip(group, answers, strict=True):
-                ticket.answer = answer
+        try:
+            result = self._ray.get(one)
+        except self._ray.exceptions.RayError as error:
+            return HfSynthError(f"Ray failed with {type(error).__name__}; answers that came are kept")
+        if not group:
+            self._begun[worker] = self._workers[worker]
+            return None
+        if isinstance(result, HfSynthError):
+            return result
+        asked: Asked = result
+        answers, copies, failed = asked
+        self.copies |= copies
+        self._keep(self._askers[group[0].asker][1], answers)
+        add_spent(self._order.llm, sum(answer.cost or 0.0 for answer in answers if not answer.cached))
+        for ticket, answer in zip(group, answers, strict=failed is None):
+            ticket.answer = answer
+        return failed
 
     def _keep(self, journal: Journal, answers: Sequence[Answer]) -> None:
         """Keep answers that another machine has in its journal in that of this process, too."""

@@ -1,4 +1,4 @@
-"""Blocks on Ray, and how Ray is started; `asking.py` is the other module that knows it.
+"""Ray: how it and its workers are started, what workers share, and blocks on it. No other module imports it.
 
 Each worker holds the model or the index of gold, and gets one block at a time as an Arrow table. What it returns is
 written by this process. A worker that dies is started again, and computes its block again. On this machine Ray listens
@@ -65,20 +65,24 @@ def run_on_ray(
     Raises:
         HfSynthError: Ray is not installed or cannot be started, or a block fails.
     """
-    done = 0
-    with contextlib.ExitStack() as stack:
-        crew: _Crew | None = None
-        while True:
-            if missing := work.missing(range(len(work.places))):
-                if crew is None:
-                    ray = stack.enter_context(running(work.folder, address, workers or cores()))
-                    most = workers or int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1))
-                    crew = _Crew(ray, max(1, most), gpus, work)
-                crew.compute(work, missing)
-                done += len(missing)
-            if not work.grow():
-                break
-    return done, len(work.places) - done
+    if missing := work.missing(range(len(work.places))):
+        with running(work.folder, address, workers or cores()) as ray:
+            most = places_of(ray, workers, gpus, address)
+            _Crew(ray, min(most, len(missing)), gpus, work).compute(missing)
+    return len(missing), len(work.places) - len(missing)
+
+
+def places_of(ray: Any, workers: int | None, gpus: float, address: str | None) -> int:
+    """Return the number of workers: one for each core of the cluster, or for each GPU, unless it is given.
+
+    Raises:
+        HfSynthError: this machine has too few GPUs for them. A cluster may get more of them when they are asked for.
+    """
+    there = float(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
+    most = workers or max(1, int(there / (gpus or 1)))
+    if gpus and address is None and most * gpus > there:
+        raise HfSynthError(f"{most} workers with {gpus:g} GPUs each need more than the {there:g} GPUs of this machine")
+    return most
 
 
 class Share:
@@ -90,7 +94,7 @@ class Share:
     """
 
     def __init__(self, name: str, permits: str | None) -> None:
-        self.lock = threading.Lock()
+        self._lock, self._functions = threading.Lock(), dict[int, Any]()
         self._owner, self._permits = f"{name} {uuid.uuid4().hex}", None
         if permits is not None:  # what an earlier life of this worker held comes back
             import ray
@@ -98,11 +102,28 @@ class Share:
             self._permits = ray.get_actor(permits)
             ray.get(self._permits.begin.remote(name, self._owner))
 
-    def limited(self, function: Any) -> Any:
-        """Return a function whose LLM keeps the limits; one without an LLM as it is."""
-        if self._permits is None or not hasattr(function, "with_llm"):
-            return function
-        return function.with_llm(sharing(function.llm, self._call, self._owner))
+    def function(self, place: int, stored: Sequence[Any]) -> Any:
+        """Return a function, which is fetched once; its LLM keeps the limits.
+
+        Args:
+            place: number of the function.
+            stored: it in Ray's store, alone in a list: Ray would fetch it for each call otherwise.
+        """
+        import ray
+
+        with self._lock:
+            if place not in self._functions:
+                found = ray.get(stored[0])
+                limited = self._permits is not None and hasattr(found, "with_llm")
+                self._functions[place] = (
+                    found.with_llm(sharing(found.llm, self._call, self._owner)) if limited else found
+                )
+            return self._functions[place]
+
+    def functions(self) -> list[Any]:
+        """Return the functions that were fetched."""
+        with self._lock:
+            return list(self._functions.values())
 
     def result(self, compute: Callable[[], T]) -> T | HfSynthError:
         """Return what a function computes, or the error of ours that it raises."""
@@ -124,27 +145,18 @@ class Share:
 
 
 class _Worker:
-    """A process of Ray that keeps each function that it was given."""
+    """A process of Ray that computes blocks."""
 
     def __init__(self, name: str, permits: str | None) -> None:
         os.umask(0o077)
-        self._share, self._blocks = Share(name, permits), dict[int, Any]()
+        self._share = Share(name, permits)
+
+    def begin(self) -> None:
+        """Return once the worker has begun: Ray starts no more workers than there is room for."""
 
     def compute(self, place: int, function: Sequence[Any], table: pa.Table) -> pa.Table | HfSynthError:
-        """Return the result of a block, or the error of ours that it raised.
-
-        Args:
-            place: number of the function.
-            function: in Ray's store, alone in a list, so that it is fetched once and not for each block.
-        """
-        return self._share.result(lambda: self._block(place, function)(table))
-
-    def _block(self, place: int, function: Sequence[Any]) -> Any:
-        import ray
-
-        if place not in self._blocks:
-            self._blocks[place] = self._share.limited(ray.get(function[0]))
-        return self._blocks[place]
+        """Return the result of a block, or the error of ours that it raised; arguments as for `Share.function`."""
+        return self._share.result(lambda: self._share.function(place, function)(table))
 
 
 def permits_of(ray: Any, llms: Iterable[Any]) -> tuple[Any, str | None]:
@@ -162,33 +174,30 @@ def permits_of(ray: Any, llms: Iterable[Any]) -> tuple[Any, str | None]:
 
 
 class _Crew:
-    """The workers of a run; they and what they hold stay from one round of blocks to the next.
+    """The workers of a run.
 
     Args:
         ray: the module.
         most: workers.
         gpus: of each.
-        work: of the first round.
+        work: its blocks.
     """
 
     def __init__(self, ray: Any, most: int, gpus: float, work: Work) -> None:
-        self._ray, self._most = ray, most
+        self._ray, self._work = ray, work
         llms = [part.block.llm for part in work.parts if hasattr(part.block, "llm")]
-        self._permits, self._name = permits_of(ray, llms)
-        self._options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
-        self._workers = list[Any]()
+        self._permits, name = permits_of(ray, llms)
+        self._workers = workers_of(ray, _Worker, most, gpus, name)
         self._functions = list[tuple[Any, Any]]()  # the function of a block, and its place in Ray's store
 
-    def compute(self, work: Work, numbers: Sequence[int]) -> None:
+    def compute(self, numbers: Sequence[int]) -> None:
         """Deal out blocks one at a time, and write what comes back.
 
         Raises:
             HfSynthError: a block failed; those that others had begun are done and kept.
         """
-        ray, waiting, running = self._ray, list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
-        while len(self._workers) < min(self._most, len(numbers)):
-            worker = ray.remote(_Worker).options(**self._options).remote(str(len(self._workers)), self._name)
-            self._workers.append(worker)
+        ray, work, waiting, running = self._ray, self._work, list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
+        beginning = {worker.begin.remote(): worker for worker in self._workers}
 
         def give(worker: Any) -> None:
             if waiting:
@@ -197,18 +206,20 @@ class _Crew:
                 place = self._place_of(work.places[number][0].block)
                 running[worker.compute.remote(place, [self._functions[place][1]], table)] = number, table, worker
 
-        for worker in self._workers:
-            give(worker)
         failed: HfSynthError | None = None
         with stage(total=len(numbers), unit="blocks") as bar:
-            while running:
-                (ready, *_), _ = ray.wait(list(running), num_returns=1)
-                number, table, worker = running.pop(ready)
+            while waiting or running:
+                (ready, *_), _ = ray.wait([*running, *beginning], num_returns=1)
                 try:
                     result = ray.get(ready)
                 except ray.exceptions.RayError as error:
-                    reason = type(error).__name__
-                    raise HfSynthError(f"Ray failed with {reason}; blocks that are done are kept") from None
+                    raise HfSynthError(
+                        f"Ray failed with {type(error).__name__}; blocks that are done are kept"
+                    ) from None
+                if (begun := beginning.pop(ready, None)) is not None:
+                    give(begun)
+                    continue
+                number, table, worker = running.pop(ready)
                 if isinstance(result, HfSynthError):  # the blocks of other workers end: what they asked is paid for
                     failed = failed or result
                     waiting.clear()
@@ -226,6 +237,19 @@ class _Crew:
                 return place
         self._functions.append((function, self._ray.put(function)))
         return len(self._functions) - 1
+
+
+def workers_of(ray: Any, kind: Any, most: int, gpus: float, permits: str | None, *, at_once: int = 1) -> list[Any]:
+    """Start workers, which have a method `begin`; one that dies is started again, and does again what it had not done.
+
+    Args:
+        kind: class of a worker.
+        permits: name of the process that counts; None where nothing is limited.
+        at_once: calls of a worker that run at the same time.
+    """
+    options: dict[str, Any] = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_concurrency": at_once}
+    actor = ray.remote(kind).options(**options, max_restarts=-1, max_task_retries=-1)
+    return [actor.remote(str(number), permits) for number in range(most)]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -85,15 +85,6 @@ class CallAnswers:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"order": self.order}
-
-    @property
-    def llm(self) -> Chat:
-        """The LLM that is asked."""
-        return self.order.llm
-
-    def with_llm(self, llm: Chat) -> CallAnswers:
-        """Return the same function with another LLM."""
-        return CallAnswers(replace(self.order, llm=llm))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Ask the calls of a table of `calls_table`; return their answers as a column "answers", a list for each call.

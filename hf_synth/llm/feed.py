@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from hf_synth.errors import LLMError
-from hf_synth.llm.questions import Answer, Chat, Question
+from hf_synth.errors import HfSynthError, LLMError
+from hf_synth.llm.questions import LOOK, Answer, Chat, Question
 
 _Waiting = tuple[Question, "Future[Answer]"]
+_PAUSE = 0.01  # seconds between two looks at the answers, while there is no further question
 
 
 class Feed:
@@ -24,33 +25,40 @@ class Feed:
 
     Example:
         >>> feed = Feed(llm, {"access": "open"})
-        >>> answers = feed.ask([Question([{"role": "user", "content": "a note"}])])  # doctest: +SKIP
+        >>> answers, _ = feed.ask([Question([{"role": "user", "content": "a note"}])])  # doctest: +SKIP
         >>> feed.close()
     """
 
     def __init__(self, llm: Chat, settings: Mapping[str, Any]) -> None:
         self._llm, self._settings = llm, dict(settings)
-        self._new: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()  # None wakes it up
+        self._new: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()  # None wakes the stream up
+        self._read: deque[_Waiting] = deque()  # of a group whose questions the stream reads
         self._open: deque[Future[Answer]] = deque()  # of the questions that the stream has read
+        self._answered = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None  # with which the last stream ended
         self._closing = False
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """Ask questions; return their answers in order once all are there.
+    def ask(self, questions: Sequence[Question]) -> tuple[list[Answer], HfSynthError | None]:
+        """Ask questions; return their answers in order once all are there, and None.
 
-        Raises:
-            HfSynthError: an error of `stream`; all questions that are open then have it.
+        Where `stream` ends with an error of ours, or the feed is closed, return the answers before that, and the error.
+        Any other exception of `stream` is raised.
         """
-        waiting: list[Future[Answer]] = [Future() for _ in questions]
+        group: list[_Waiting] = [(question, Future()) for question in questions]
         with self._lock:
-            for pair in zip(questions, waiting, strict=True):
-                self._new.put(pair)
+            self._new.put(group)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True, name="hf_synth-feed")
                 self._thread.start()
-        return [future.result() for future in waiting]
+        answers = []
+        try:
+            for _, future in group:
+                answers.append(future.result())
+        except HfSynthError as error:
+            return answers, error
+        return answers, None
 
     def close(self) -> None:
         """End the stream: what was asked is answered, what it has not read has an error. The next group begins another.
@@ -67,37 +75,40 @@ class Feed:
         if self._error is not None:
             raise self._error
 
-    def _questions(self) -> Iterator[Question | None]:
-        while True:
+    def _questions(self) -> Iterator[Any]:
+        looked = -1  # answers that had come when the stream looked last
+        while not self._closing:
+            if self._read:
+                question, future = self._read.popleft()
+                self._open.append(future)
+                yield question
+                continue
             try:
-                waiting = self._new.get_nowait()
+                if not self._open:
+                    group = self._new.get()
+                elif looked == self._answered:
+                    group = self._new.get(timeout=_PAUSE)
+                else:
+                    group = self._new.get_nowait()
             except queue.Empty:
-                if self._open:
-                    yield None  # there is no more to read for now: the stream takes the oldest answer
-                    continue
-                waiting = self._new.get()
-            if waiting is None or self._closing:
-                if waiting is not None:
-                    waiting[1].set_exception(_closed())
-                return
-            self._open.append(waiting[1])
-            yield waiting[0]
+                looked = self._answered
+                yield LOOK
+            else:
+                self._read.extend(group or ())
 
     def _run(self) -> None:
         error: BaseException | None = None
         try:
             for answer in self._llm.stream(self._questions(), **self._settings):
+                self._answered += 1
                 self._open.popleft().set_result(answer)
         except BaseException as caught:  # each thread that waits raises it
             error = caught
         with self._lock:  # what was put by now has the same end; the next group begins another stream
             while not self._new.empty():
-                if (waiting := self._new.get()) is not None:
-                    self._open.append(waiting[1])
-            while self._open:
-                self._open.popleft().set_exception(error or _closed())
+                self._read.extend(self._new.get() or ())
+            for future in (*self._open, *(future for _, future in self._read)):
+                future.set_exception(error or LLMError("the stream of answers was closed; run again to go on"))
+            self._open.clear()
+            self._read.clear()
             self._error, self._thread, self._closing = error, None, False
-
-
-def _closed() -> LLMError:
-    return LLMError("the stream of answers was closed; run again to go on")

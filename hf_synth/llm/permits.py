@@ -192,3 +192,11 @@ def sharing(llm: Any, call: Call, owner: str) -> Any:
     if not isinstance(llm, LLM):
         return llm
     return llm.with_journal(llm.journal, SharedLedger(call, owner, llm.budget_usd, llm._ledger.price))
+
+
+def add_spent(llm: Any, dollars: float) -> None:
+    """Count what other processes have spent with copies of an `LLM`, which leaves less of its budget here."""
+    from hf_synth.llm.llm import LLM
+
+    if isinstance(llm, LLM):
+        llm._ledger.settle(0.0, dollars)

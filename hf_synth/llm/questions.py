@@ -81,6 +81,17 @@ class Answer:
         return self.prompt_tokens + self.completion_tokens
 
 
+class Look:
+    """Stands among the questions of a stream for a look at the answers: those that are there are handed on.
+
+    Nothing waits for an answer, unless the LLM answers in the thread that reads the questions: it answers the oldest.
+    A `Feed` needs it, whose questions come while others are open; an `LLM` and a `LocalLLM` know it.
+    """
+
+
+LOOK = Look()
+
+
 class Chat(Protocol):
     """A language model: an `LLM` behind an endpoint, a `LocalLLM` in this process, or a `BatchLLM`."""
 
@@ -161,9 +172,9 @@ def asked_of(llm: object, sampling: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_keys(
-    questions: Iterable[Messages | Question | None], samples: Iterable[int] | None, settings: Sequence[Any]
-) -> Iterator[Keyed | None]:
-    """Yield each question as its key and its messages; a None stays a None.
+    questions: Iterable[Messages | Question | Look | None], samples: Iterable[int] | None, settings: Sequence[Any]
+) -> Iterator[Keyed | Look | None]:
+    """Yield each question as its key and its messages; a None stays a None, and a `Look` a `Look`.
 
     Args:
         samples: a number for each question that has none itself; when None, how often the messages occurred before.
@@ -176,8 +187,8 @@ def with_keys(
     counts: dict[bytes, int] = {}
     numbers = None if samples is None else iter(samples)
     for question in questions:
-        if question is None:
-            yield None
+        if question is None or isinstance(question, Look):
+            yield question
             continue
         messages = question.messages if isinstance(question, Question) else question
         plain = [dict(m) for m in messages]
@@ -195,20 +206,25 @@ def with_keys(
         yield sha256(digest + f"|{sample}|{suffix}".encode()).hexdigest(), plain
 
 
-def chunks(questions: Iterator[Keyed | None], first: int, most: int) -> Iterator[tuple[list[Keyed], bool]]:
-    """Group questions for one look-up in the journal, with whether a pause follows each group.
+def chunks(
+    questions: Iterator[Keyed | Look | None], first: int, most: int
+) -> Iterator[tuple[list[Keyed], Literal["", "pause", "look"]]]:
+    """Group questions for one look-up in the journal, with what follows each group: a pause, a look, or more questions.
 
     Groups grow from `first` to `most` questions, so that the first request starts early.
     """
     chunk: list[Keyed] = []
     size = first
     for question in questions:
-        if question is not None:
-            chunk.append(question)
-        if question is None or len(chunk) >= size:
-            yield chunk, question is None
+        if question is None or isinstance(question, Look):
+            yield chunk, "pause" if question is None else "look"
             chunk, size = [], min(most, 2 * size)
-    yield chunk, False
+            continue
+        chunk.append(question)
+        if len(chunk) >= size:
+            yield chunk, ""
+            chunk, size = [], min(most, 2 * size)
+    yield chunk, ""
 
 
 def seed_of(key: str) -> int:

@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 from hf_synth.errors import JournalError
 from hf_synth.llm.journal import Entry, Journal, Shared
 from hf_synth.llm.leases import claim, new_owner, release, renew
-from hf_synth.llm.questions import Answer, Keyed, Messages, answer_of, chunks
+from hf_synth.llm.questions import Answer, Keyed, Look, Messages, answer_of, chunks
 from hf_synth.reports.progress import Stage, shown, stage
 
 _LOG = logging.getLogger(__name__)
@@ -119,8 +119,11 @@ class Stream(Generic[T]):
         self._waiting: deque[Answer | _Asked[T]] = deque()
         self._open: dict[str, _Asked[T]] = {}  # questions whose outcome was not yet taken
 
-    def answers(self, questions: Iterator[Keyed | None]) -> Iterator[Answer]:
-        """Yield the answers in order; a None among the questions is a pause, which takes the oldest answer."""
+    def answers(self, questions: Iterator[Keyed | Look | None]) -> Iterator[Answer]:
+        """Yield the answers in order; a None among the questions is a pause, which takes the oldest answer.
+
+        A `Look` takes the answers that are there; without `eager` it is a pause.
+        """
         waiting, asking = self._waiting, self._asking
         counted = self._total is not None
         with shown(self._progress), stage(total=self._total, unit="answers" if counted else "") as bar:
@@ -132,7 +135,8 @@ class Stream(Generic[T]):
                 self._count(answer)
                 return answer
 
-            for chunk, pause in chunks(questions, self._first, _LOOK_UP):
+            for chunk, then in chunks(questions, self._first, _LOOK_UP):
+                pause = then == "pause" or (then == "look" and not asking.eager)
                 for position in self._look_up(chunk):
                     waiting.append(position)
                     while waiting and (

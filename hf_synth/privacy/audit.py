@@ -157,9 +157,7 @@ def _audit(
         scan.absorb(scanned)
     figures: dict[str, int | float] = {"rows": scan.rows, "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
-        scan.raise_on(
-            "gold_row", (i for i, s in enumerate(column_of(synthetic, "source")) if s in ("gold", UNLABELLED))
-        )
+        scan.raise_on("gold_row", (i for i, s in enumerate(synthetic["source"]) if s in ("gold", UNLABELLED)))
     figures |= scan.overlap_figures((g, row) for p, part in enumerate(parts) for g, row in _by_group(task, part, p))
     if scan.index is not None and "seed_ids" in synthetic.column_names:
         figures["exemplar_echoes"] = scan.raise_on("exemplar_echo", _echoes(scan, synthetic, parts))
