@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from hf_synth.publishing.card_text import CATEGORIES, CREATORS, LARGEST, LICENSES, SIZES, TAGS, TASK_IDS
@@ -46,7 +47,8 @@ def check_card(text: str) -> list[str]:
     return problems
 
 
-def split_card(text: str) -> tuple[dict[str, Any], str | list[str]]:
+@lru_cache(maxsize=4)  # each check asks anew, and YAML is slow
+def split_card(text: str) -> tuple[Mapping[str, Any], str | list[str]]:
     """Split a card into header and text; in place of the text a list with the problem if it cannot be parsed."""
     import yaml  # type: ignore[import-untyped]
 
@@ -54,8 +56,7 @@ def split_card(text: str) -> tuple[dict[str, Any], str | list[str]]:
     if parts is None:
         return {}, ["the card does not begin with a YAML header"]
     try:
-        # libyaml's loader, where PyYAML has it, takes a tenth of the time
-        header = yaml.load(parts[1], getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        header = yaml.safe_load(parts[1])
     except yaml.YAMLError:
         return {}, ["the header is not valid YAML"]
     if not isinstance(header, dict):

@@ -77,7 +77,7 @@ def _yaml(text: str) -> Any:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.safe_load(text)
     except yaml.YAMLError:
         raise ValueError("no YAML") from None
 

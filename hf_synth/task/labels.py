@@ -270,10 +270,11 @@ def column_of(rows: Dataset, name: str, default: Any = None) -> list[Any]:
     """Return a column as a list, (N,); where the rows lack it, the default for each row."""
     if name not in rows.column_names:
         return [default] * len(rows)
-    if rows._indices is None and rows._format_type is None:  # `rows[name]` copies all features three times: 1 ms
-        values: list[Any] = rows.data.column(name).to_pylist()
-        return values
-    return list(rows[name][:])
+    decoded = rows._indices is not None or rows._format_type is not None
+    if decoded or rows._info.features._column_requires_decoding[name]:  # JSON is stored as texts
+        return list(rows[name][:])
+    values: list[Any] = rows.data.column(name).to_pylist()  # `rows[name]` copies all features three times: 1 ms
+    return values
 
 
 def check_columns(task: Task, dataset: Dataset, *more: str, what: str = "the dataset") -> None:

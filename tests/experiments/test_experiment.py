@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import signal
 import subprocess
@@ -288,38 +287,6 @@ def test_differences_are_paired_and_adjusted() -> None:
     assert found["correction gain"].ci95 is not None
     assert found["correction gain"].ci95[0] > 0.1, "what seeds share leaves a paired difference"
     assert max(c.p_holm for c in found.values() if c.p_holm is not None) < 0.01
-
-
-SLOW = pytest.mark.slow
-
-
-def through_pickles(call: Any, jobs: Any, *_: Any) -> Any:
-    """Work on jobs as `run_all` does with processes, but in this one."""
-    for job in jobs:
-        call_there, job_there = pickle.loads(pickle.dumps((call, job)))
-        yield job, pickle.loads(pickle.dumps(call_there(job_there)))
-
-
-@pytest.mark.parametrize(("base", "processes"), [("linear", 2), *(pytest.param("tiny", n, marks=SLOW) for n in (1, 2))])
-def test_processes_change_no_figure(tmp_path: Path, base: str, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = base if base == "linear" else str(tiny_base(tmp_path / "base"))
-    arms = ("gold", "augment raw", "augment argmax")
-    grid = Grid(sizes=(20,), arms=arms, ratios=(1.0,), seeds=(0,), base_models=(model,))
-    here = run(tmp_path / "a", grid, args=TINY_ARGS)
-    told = ("macro_f1", "macro_f1_low", "confusion", "weights_sha256", "gold_sha256", "n_train")
-
-    def figures(made: Any) -> dict[str, list[Any]]:
-        return {r["arm"]: [r[t] for t in told] for r in made.rows}
-
-    assert len(figures(here)) == 3
-    with monkeypatch.context() as patch:  # a correction, too: a process for it alone takes seconds
-        patch.setattr("hf_synth.experiments.experiment.run_all", through_pickles)
-        assert figures(run(tmp_path / "c", grid, args=TINY_ARGS)) == figures(here)
-    if base == "linear":
-        grid = with_fields(grid, {"arms": arms[:2]})
-    there = figures(run(tmp_path / "b", grid, args=TINY_ARGS, processes=processes))
-    assert there == {arm: figures(here)[arm] for arm in grid.arms}
-    assert all(r["weights_sha256"] for r in here.rows if base != "linear")
 
 
 SCRIPT = """

@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from support.publishing_rows import OPEN, gold_rows, synthetic_rows
 
+from hf_synth.errors import PublishError
 from hf_synth.privacy.audit import index_gold
 from hf_synth.privacy.overlap import Index
 from hf_synth.publishing.card_checks import check_card
@@ -20,6 +22,7 @@ from hf_synth.publishing.checks import Watched, check_folder
 from hf_synth.publishing.contents import strings_in
 from hf_synth.publishing.local_paths import has_local_path
 from hf_synth.publishing.publishing import publish_dataset
+from hf_synth.task.folders import write_parquet
 
 TASK = replace(OPEN, language="en")
 SECRET = "not-for-others-1234"
@@ -146,3 +149,21 @@ def test_gold_in_the_names_and_metadata_of_fields_is_found(tmp_path: Path) -> No
             pa.table({field.name: pa.array([None], field.type)}, schema=pa.schema([field])), tmp_path / "x.parquet"
         )
         assert note in strings_in(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("written", [
+    lambda rows: rows.add_column("one more", ["x"] * len(rows)),
+    lambda rows: rows.select(range(len(rows) - 1)),
+    lambda rows: rows.map(lambda row: {"text": row["text"].upper()}),
+], ids=["a column more", "a row less", "other texts"])  # fmt: skip
+def test_an_export_that_differs_when_read_back_is_refused(
+    written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(task: Any, rows: Dataset, file: Path, access: Any) -> None:
+        write_parquet(task, written(rows), file, access)
+
+    monkeypatch.setattr("hf_synth.publishing.export.write_parquet", write)
+    monkeypatch.setattr("hf_synth.publishing.writing.content_check", lambda *_, **__: lambda folder: None)
+    with pytest.raises(PublishError, match="differs when read back"):
+        publish_dataset(OPEN, synthetic_rows(OPEN), "o/x", gold=gold_rows(OPEN), push=False, export_dir=tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.utils import _http
 from support.publishing_rows import CANARY, CREDENTIALED, LABELS, OPEN, RESTRICTED, gold_rows, synthetic_rows
 
 from hf_synth.errors import PublishError
@@ -234,3 +237,16 @@ def test_two_publishings_in_threads_take_turns_with_the_guarded_client() -> None
     assert seen == [False]
     assert inside.is_set()
     assert _http._GLOBAL_CLIENT_FACTORY is before
+
+
+def test_certificates_are_read_once_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the own Hub, too, where it speaks TLS."""
+    made: list[Any] = []
+    monkeypatch.setattr(httpx2, "Client", lambda **how: made.append(how["verify"]))
+    for _ in range(2):
+        with client("https://127.0.0.1:1"):
+            _http._GLOBAL_CLIENT_FACTORY()
+    first, second = made
+    assert first is second
+    assert first.verify_mode is ssl.CERT_REQUIRED
+    assert first.check_hostname
