@@ -100,7 +100,7 @@ FULL = """\
 [runs.jsonl](real_llm/runs.jsonl) has a line for each run. Prompts are in [prompts.json](real_llm/prompts.json).
 [rows.csv](real_llm/rows.csv) lists each row with its label, status and sha256; the texts are not in this repository.
 
-Not run: ratio 4 and Gemma on MTS-Dialog, and Gemma with a fine-tuned encoder.
+Not run: ratio 4 on MTS-Dialog, Gemma on MTS-Dialog beyond ratio .5, and Gemma with a fine-tuned encoder.
 
 ## All tables
 """
