@@ -53,8 +53,8 @@ or a model takes.
 
 The bars: at most {bars}. "Same rows": a digest of the rows that were written, without the time at which each was made,
 and of the audit's figures. The difference holds the start of Ray, the import of the libraries in its workers, and its
-end: 5 s alone, with workers that only import hf_synth. `correct` and `audit` take seconds in one process here: the start
-is most of their difference.
+end: 5 s alone, with workers that only import hf_synth. `correct` and `audit` take seconds in one process here: this is
+most of their difference.
 """
 
 
