@@ -53,8 +53,15 @@ or a model takes.
 
 The bars: at most {bars}. "Same rows": a digest of the rows that were written, without the time at which each was made,
 and of the audit's figures. The difference holds the start of Ray, the import of the libraries in its workers, and its
-end: 5 s alone, with workers that only import hf_synth. `correct` and `audit` take seconds in one process here: this is
-most of their difference.
+end: {alone} s for a process with workers that only import hf_synth. `correct` and `audit` take seconds in one process
+here: this is most of their difference.
+"""
+_NOTHING = """
+import sys
+from pathlib import Path
+from hf_synth.cluster.on_ray import _Worker, running, workers_of
+with running(Path(sys.argv[1]), None, int(sys.argv[2])) as ray:
+    ray.get([worker.begin.remote() for worker in workers_of(ray, _Worker, int(sys.argv[2]), 0, None)])
 """
 
 
@@ -69,6 +76,10 @@ def main() -> None:
     file = args.work / "runs.jsonl"
     args.work.mkdir(parents=True, exist_ok=True)
     known = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    if not any(run["stage"] == "nothing" for run in known):
+        known.append(nothing(args.workers, args.work))
+        with file.open("a") as out:
+            out.write(json.dumps(known[-1]) + "\n")
     for rows in args.sizes:
         for stage in args.stages:
             for engine in ENGINES:
@@ -116,6 +127,13 @@ def measured(stage: str, rows: int, engine: str, workers: int, place: Path) -> R
     with server(latency=LATENCY) as url:
         journal = ["--base-url", url, "--journal", str(work / f"{engine.split()[0]}.sqlite")]
         return facts | timed([*command, *journal]) | {"calls": stats(url)["requests"], "digest": digest(out)}
+
+
+def nothing(workers: int, place: Path) -> Run:
+    """Run Ray with workers that do nothing; return the seconds of its process."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _NOTHING, place / "ray-alone", str(workers)], check=True)
+    return {"stage": "nothing", "engine": "ray", "rows": 0, "seconds": round(time.perf_counter() - begun, 1)}
 
 
 def timed(command: list[str]) -> Run:
@@ -166,6 +184,8 @@ def page(runs: list[Run], workers: int) -> str:
         "difference, s",
         "same rows",
     ]
+    alone = next(run["seconds"] for run in runs if run["stage"] == "nothing")
+    runs = [run for run in runs if run["stage"] != "nothing"]
     days, loads = sorted({run["day"] for run in runs}), [run["load"] for run in runs]
     return PAGE.format(
         cores=" or ".join(f"{n} cores" if n > 1 else "one core" for n in sorted({run["cores"] for run in runs})),
@@ -175,6 +195,7 @@ def page(runs: list[Run], workers: int) -> str:
         latency=f"{LATENCY * 1000:.0f}",
         calls="; ".join(sorted({f"{r['calls']:,} for {r['rows']:,} notes" for r in runs if r.get("calls")})),
         table=markdown_table(head, rows),
+        alone=alone,
         bars=" and ".join(f"{bar} x at {n:,} rows" for n, bar in BARS),
     )
 
