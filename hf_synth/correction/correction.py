@@ -414,9 +414,13 @@ def _lineage_warnings(known: Rows, rows: Dataset, gold: Dataset, *, fitted: bool
             "--choose"
         )
     elif fitted and not halved_by_lineage(known, seed):
+        of_one = bool((lineage.shows.sum(axis=1) <= 1).all())
+        cure = "generate the rows again (each is then of one fold)"
+        if of_one:
+            cure = "more rows, or more gold of rare labels, can cure it"
         lines.append(
             "rows cannot be halved together with the gold in their prompts, so figures of the corrector on held-out "
-            "gold are too good: generate the rows again (each is then of one fold)"
+            f"gold are too good: {cure}"
         )
     named = sum(bool(ids) for ids in column_of(rows, "seed_ids"))
     if fitted and named and not lineage.shows.any():

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.copies import let_disguised_copies_pass
 
+from hf_synth.correction.correction import _lineage_warnings
+from hf_synth.correction.crossfit import Rows
 from hf_synth.correction.lineage import Lineage, lineage, lineage_of
 from hf_synth.demo.simulator import Faults, running_simulator
 from hf_synth.errors import ColumnError
@@ -159,6 +161,21 @@ def test_a_unit_is_what_prompts_have_shown_together() -> None:
     assert unit[0] == unit[1] == unit[2] == made.row_unit[0] == made.row_unit[1]
     assert unit[5] == made.row_unit[2]
     assert len({*unit, *made.row_unit.tolist()}) == 7  # with g3, g4, g6, g7 and the row that showed nothing
+
+
+@pytest.mark.parametrize(("folds", "advice"), [
+    (1, "more rows, or more gold of rare labels, can cure it"),
+    (2, "generate the rows again (each is then of one fold)"),
+])  # fmt: skip
+def test_rows_of_one_fold_each_are_not_to_be_generated_again(folds: int, advice: str) -> None:
+    shows = np.array([[(k - i) % 5 < folds for k in range(5)] for i in range(10)])
+    one_unit = np.zeros(10, int)
+    made = Lineage(np.arange(10) % 5, shows, one_unit, one_unit, np.ones(10, bool))
+    known = Rows(one_unit, np.arange(10) % 2, None, 2, {}, lineage=made)
+    gold, rows = Dataset.from_dict({"id": ["a"]}), Dataset.from_dict({"seed_ids": [["a"]]})
+    [line] = _lineage_warnings(known, rows, gold, fitted=True, seed=0)
+    assert line.startswith("rows cannot be halved")
+    assert line.endswith(advice)
 
 
 def test_wrong_arguments_are_one_sentence() -> None:
