@@ -42,7 +42,7 @@ def test_groups_of_several_threads_share_one_stream(tmp_path: Path) -> None:
         again = feed.ask([question("5-0")])  # another stream begins
         feed.close()
     assert words_of(again[0]) == ["5-0"]
-    assert not [thread for thread in threading.enumerate() if thread.name == "hf_synth-feed"], "no thread is left"
+    assert feed._thread is None, "no thread is left"
 
 
 def test_a_slow_answer_keeps_no_later_question_waiting(tmp_path: Path) -> None:
