@@ -21,7 +21,6 @@ from hf_synth.cluster.on_ray import Share, permits_of, places_of, running, worke
 from hf_synth.errors import HfSynthError
 from hf_synth.generation.asking import Asked, CallAsker
 from hf_synth.generation.blocks import Order
-from hf_synth.generation.generation import generate_with_figures
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.local import LocalLLM
@@ -60,11 +59,7 @@ def generate_on_ray(
     if not isinstance(order.llm, LLM | LocalLLM):
         raise HfSynthError("on Ray an LLM or a LocalLLM is asked; leave engine out for another one, such as a BatchLLM")
     with _Workers(order, folder, workers, address, gpus) as spread:
-        return generate_with_figures(
-            order.task, order.exemplars, SpreadLLM(order.llm, spread), order.n, prompt=order.prompt,
-            balance=order.balance, max_calls=order.max_calls, seed=order.seed, fact_rounds=order.fact_rounds,
-            copies=spread.copies,
-        )  # fmt: skip
+        return order.generate(SpreadLLM(order.llm, spread), spread.copies)
 
 
 class SpreadLLM:
@@ -241,7 +236,7 @@ class _Workers:
         return ticket.answer
 
     def explain(self) -> None:
-        """Say why a stream got no answer, unless questions of another stream are under way.
+        """Raise the reason why a stream got no answer, unless questions of another stream are under way.
 
         Raises:
             HfSynthError: a worker knows why.

@@ -64,6 +64,17 @@ class Order:
         given = self.n, self.shape, self.balance, self.max_calls, self.seed
         return prepare(self.task, self.exemplars, *given, self.llm.ahead)
 
+    def generate(self, llm: Chat, copies: dict[bytes, bool]) -> tuple[Dataset, dict[str, Any]]:
+        """Generate with an LLM that stands for that of the order, as `generate_with_figures` does.
+
+        Args:
+            copies: what is known of texts that are copies of gold, as for `Gates`.
+        """
+        return generate_with_figures(
+            self.task, self.exemplars, llm, self.n, prompt=self.prompt, balance=self.balance, max_calls=self.max_calls,
+            seed=self.seed, fact_rounds=self.fact_rounds, copies=copies,
+        )  # fmt: skip
+
     def identity(self) -> list[Any]:
         """Return what decides an answer beside the gold and the call."""
         _, _, schedule = self.prepared()
@@ -223,11 +234,7 @@ def rows_of_answers(order: Order, answers: Answers) -> tuple[Dataset, dict[str, 
     Raises:
         OutputError: an answer is lacking (`open_calls`).
     """
-    return generate_with_figures(
-        order.task, order.exemplars, _Answered(order.llm, answers), order.n, prompt=order.prompt,
-        balance=order.balance, max_calls=order.max_calls, seed=order.seed, fact_rounds=order.fact_rounds,
-        copies=answers.copies,
-    )  # fmt: skip
+    return order.generate(_Answered(order.llm, answers), answers.copies)
 
 
 class _Recorder:

@@ -58,7 +58,7 @@ def client(endpoint: str) -> Iterator[None]:
 
 @cache
 def _certificates() -> Any:
-    """Read the certificates to check servers by once; a client that makes its own context reads them again, 16 ms."""
+    """Read the certificates to check servers by once; a client that makes its own context reads them again."""
     import httpx2
 
     return httpx2.create_ssl_context(trust_env=False)

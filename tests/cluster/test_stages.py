@@ -180,6 +180,8 @@ def test_notes_generated_in_shards_are_those_of_one_run_and_a_killed_shard_goes_
             assert main(command) == 0
             assert before, "its first block was asked"
         capsys.readouterr()
+        assert main([*command[:-2], "--engine", "ray"]) == 1
+        assert "has answers of shards, which --engine ray does not read" in capsys.readouterr().err
         assert main(["merge", str(tmp_path / "two")]) == 0
     assert Counter(json.dumps(request, sort_keys=True) for request in server.requests) == asked
     one, two = (load_rows(tmp_path / name) for name in ("one", "two"))
