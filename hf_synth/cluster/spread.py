@@ -88,6 +88,7 @@ def correct(
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
     coverage_by_class: bool = False,
+    auto_metric: str = "accuracy",
     seed: int = 0,
     progress: bool = False,
     **engine: Unpack[Machines],
@@ -96,7 +97,7 @@ def correct(
 
     Args:
         corrector: folder or repo id of a trained model, or a judge.
-        gold, method, audited, coverage, coverage_by_class, seed, progress: as for `hf_synth.correct`.
+        gold, method, audited, coverage, coverage_by_class, auto_metric, seed, progress: as for `hf_synth.correct`.
         folder: for the blocks; private.
         engine: see `Machines`.
 
@@ -110,7 +111,7 @@ def correct(
         ...     task, rows, "work/model", gold=gold["validation"], folder="work/blocks", shards=2
         ... )  # doctest: +SKIP
     """
-    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed)
+    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed, auto_metric)
     with shown(progress):
         cut = opinion_work(task, synthetic, corrector, gold=gold, folder=_private(folder), options=options)
         _compute(cut.work, engine)
