@@ -15,25 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.audited import relative_weights, select_audited
-from hf_synth.correction.crossfit import FOLDS, Learn, Rows, decide, folds, part_of_rows
-from hf_synth.correction.fitting import fit
-from hf_synth.correction.lineage import Lineage
+from hf_synth.correction.crossfit import Learn, Rows
 from hf_synth.correction.paired import by_accuracy, by_hits, by_macro_f1, clustered_error, share_interval
-from hf_synth.correction.policy import GENERATOR, apply, set_audited_labels
-from hf_synth.correction.priors import MACRO_F1_PRIORS, PRIORS, UNKNOWN, Prior
+from hf_synth.correction.priors import GOLD_ONLY, MACRO_F1_PRIORS, PRIORS, UNKNOWN, Prior
+from hf_synth.correction.trial import Trial, try_methods
 from hf_synth.evaluation.metrics import group_codes
-from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints
 
-NOTHING = "gold_only"  # the candidate that uses none of the rows
+NOTHING = GOLD_ONLY  # the candidate that uses none of the rows
 CHOSEN_ON = 100_000  # rows, at most, on which methods are compared where a given model decides: on few of many rows
 # the choice may be another one of two close methods than on all of them (docs/results/auto_choice.md)
 CONFIDENCE = 0.9  # of the guarantee
 CAUTION = 0.3  # standard deviations of the expected gain that are taken off it
 _FEW_ROWS = 10  # held-out gold rows of a label below which the sentence names their number
-_FEWEST_AUDITED = 20  # audited rows that measure the LLM's lead
-
 
 CANDIDATES = (NOTHING, "blend", "posterior")
 MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
@@ -242,107 +236,38 @@ def choose_method(
         metric: what is compared and promised, one of `methods.METRICS`; with "macro_f1" MACRO_F1_CANDIDATES are
             candidates, too.
     """
-    macro = metric == "macro_f1"
-    if methods is None:
-        methods = (*CANDIDATES, *(MACRO_F1_CANDIDATES if macro else ()))
-        methods += () if rows.annotations is None else MEASURED_CANDIDATES if rows.measured else ("measured",)
-    methods = tuple(dict.fromkeys((NOTHING, *methods)))
+    methods = candidates_of(rows, metric) if methods is None else methods
     lineage = rows.lineage if rows.lineage is not None and rows.lineage.shows.any() else None
     if lineage is not None and not lineage.measurable:
-        priors = MACRO_F1_PRIORS if macro else PRIORS
+        priors = PRIORS if metric == "accuracy" else MACRO_F1_PRIORS
         able = {m: priors[m] for m in methods if m in CANDIDATES and m in priors}
         return replace(unmeasured(able, lineage.least_share()), metric=metric)
-    fold = folds(rows.truth, rows.groups, FOLDS, seed) if lineage is None else lineage.fold
-    audited = _scored(rows, lineage)
-    theirs = [None if rows.row_groups is None else rows.row_groups[i] for i in audited]
-    groups = [*(rows.groups or [None] * len(fold)), *theirs]
-    audited_fold = _audited_folds(fold, groups, seed)
-    if lineage is not None:  # an audited row is held out with the gold that it was written from
-        shown = lineage.shows[audited]
-        audited_fold = np.where(shown.any(1), shown.argmax(1), audited_fold)
-    truth = np.concatenate([rows.truth, np.array([rows.audited[i] for i in audited.tolist()], dtype=np.int64)])
-    guesses = {m: np.zeros(len(truth), dtype=np.int64) for m in methods}
-    options: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class, "bounds": False}
-    by_source: dict[str, list[Floats]] = {}
-    for k in counted("trial of all methods on held-out gold", range(int(fold.max()) + 1)):
-        inside, held, aside = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
-        at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
-        keep = np.arange(len(rows.meant)) if lineage is None else lineage.without(k)
-        left = replace(rows, audited=select_audited(rows.audited, sorted(set(rows.audited) - set(aside.tolist()))))
-        part, learn_part = part_of_rows(left, learn, keep)
-        known: dict[str, Any] = {}
-        for method in methods:
-            if opinions is None:  # other halves in each fold, so that averaged opinions differ
-                _, corrected = decide(
-                    part, learn_part, method, inside=inside, seed=seed + 104729 * (k + 1), known=known, **options
-                )
-            else:
-                given = (opinions[0][inside], opinions[1][keep])
-                corrected = _correct_by_opinions(part, method, inside, given, options)
-            used = keep[np.flatnonzero(corrected.weight > 0)]
-            targets = (corrected.probs * corrected.weight[:, None])[corrected.weight > 0]
-            free = ~np.isin(used, aside)
-            probs = learn(inside, used[free], targets[free])(held, aside)
-            guesses[method][at] = np.concatenate(probs).argmax(1)
-        for source, (_, of_rows) in known.items():
-            every = np.full((len(rows.meant), rows.n_labels), np.nan)
-            every[keep] = of_rows
-            by_source.setdefault(source, []).append(every)
-    relative = relative_weights(rows.audited)
-    weights = [*np.ones(len(fold)), *(relative[i] for i in audited.tolist())]
-    hits = {m: (guess == truth).astype(float) for m, guess in guesses.items()}
-    edge = _lead_over_gold(rows, hits[NOTHING][: len(fold)])
+    sets: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class}
+    return choose_from(try_methods(rows, learn, methods, opinions=opinions, seed=seed, **sets), metric)
+
+
+def choose_from(trial: Trial, metric: str, methods: Sequence[str] | None = None) -> Choice:
+    """Choose among the methods of a trial, or some of them, by a metric."""
+    guesses = {m: trial.guesses[m] for m in dict.fromkeys((NOTHING, *(trial.guesses if methods is None else methods)))}
     choice = choose(
-        hits,
-        truth,
-        groups=groups,
-        weights=weights,
-        edge=edge,
-        n_gold=len(fold),
-        guesses=guesses if macro else None,
-        n_labels=rows.n_labels,
+        {m: guess == trial.truth for m, guess in guesses.items()},
+        trial.truth,
+        groups=trial.groups,
+        weights=trial.weights,
+        edge=trial.edge,
+        n_gold=trial.n_gold,
+        guesses=guesses if metric == "macro_f1" else None,
+        n_labels=trial.n_labels,
     )
-    return replace(choice, opinions=by_source)
+    return replace(choice, opinions=trial.opinions)
 
 
-def _scored(rows: Rows, lineage: Lineage | None) -> Ints:
-    """Return the audited rows that can be held out, ascending: those that showed at most one fold of gold."""
-    audited = np.array(sorted(rows.audited), dtype=np.int64)
-    return audited if lineage is None else audited[lineage.shows[audited].sum(1) <= 1]
-
-
-def _correct_by_opinions(rows: Rows, method: str, inside: Ints, opinions: tuple[Floats, Floats], options: Any) -> Any:
-    """Correct rows by one trained model's opinions on the gold inside a fold and on the rows."""
-    labels: Any = {"llm_label": rows.meant, "gold_label": rows.truth[inside], "audited": rows.audited}
-    given: Any = {}
-    if rows.annotations is not None:
-        labels["annotations"] = rows.annotations[0].of_rows(inside), rows.annotations[1]
-        given["annotations"] = rows.annotations[1]
-    policy = fit(method, pred_probs=opinions[1], gold_probs=opinions[0], **labels, **options)
-    return set_audited_labels(apply(policy, rows.meant, opinions[1], **given), rows.meant, rows.audited)
-
-
-def _lead_over_gold(rows: Rows, gold_hits: Floats) -> float | None:
-    """Return the score of the LLM's labels less that of gold only, both on gold; None where it was not measured."""
-    truth = rows.truth
-    if rows.measured and rows.annotations is not None:
-        of_gold = rows.annotations[0]
-        own = of_gold.labels[:, of_gold.names.index(GENERATOR)]
-        known = own >= 0
-        if not known.any():
-            return None
-        return _score((own == truth)[known], truth[known]) - _score(gold_hits[known], truth[known])
-    if len(rows.audited) >= _FEWEST_AUDITED:
-        weight = relative_weights(rows.audited)
-        right = [(rows.meant[i] == label) * weight[i] for i, label in rows.audited.items()]
-        return float(np.mean(right)) - float(gold_hits.mean())
-    return None
-
-
-def _score(hits: npt.ArrayLike, truth: Ints) -> float:
-    """Compute the mean of accuracy and balanced accuracy."""
-    right = np.asarray(hits, float)
-    return float(right.mean() + np.mean([right[truth == c].mean() for c in np.unique(truth)])) / 2
+def candidates_of(rows: Rows, metric: str) -> tuple[str, ...]:
+    """Return the methods that `auto` compares by a metric."""
+    methods = (*CANDIDATES, *(MACRO_F1_CANDIDATES if metric == "macro_f1" else ()))
+    if rows.annotations is None:
+        return methods
+    return (*methods, *(MEASURED_CANDIDATES if rows.measured else ("measured",)))
 
 
 def unmeasured(priors: Mapping[str, Prior], share: float) -> Choice:
@@ -361,18 +286,3 @@ def unmeasured(priors: Mapping[str, Prior], share: float) -> Choice:
         "with --choose"
     )
     return Choice(chosen, {}, gains, {}, None, None, why)
-
-
-def _audited_folds(fold: Ints, groups: Sequence[Any], seed: int) -> Ints:
-    """Assign audited rows to the folds of gold, (A,): all of a patient to the fold of the patient's gold, or to one.
-
-    Args:
-        fold: of gold rows, (M,).
-        groups: of gold rows and then of audited rows, (M + A,).
-    """
-    place: dict[Any, int] = {}
-    at = [place.setdefault(("row", i) if g is None else g, len(place)) for i, g in enumerate(groups[len(fold) :])]
-    drawn = np.random.default_rng(seed).permutation(len(place)) % (int(fold.max()) + 1)
-    of_gold = {g: int(f) for g, f in zip(groups, fold, strict=False) if g is not None}
-    theirs = zip(groups[len(fold) :], drawn[at], strict=True)
-    return np.array([of_gold.get(g, int(f)) for g, f in theirs], dtype=np.int64)

@@ -75,10 +75,10 @@ class Compared:
 
     Args:
         worth: by method, (M,): its mean is the method's score, its spread the score's error.
-        row_of_all: whether the largest row is one of rows that all methods could lose alike, as rows of a label of which
-            none is held out; it then counts once in a bound, and not for each method.
         typical_row, largest_row: by method, what one row more could take off its lead over gold only: a row of a label
             drawn at random (root mean square), and a row of the label where it takes most.
+        row_of_all: whether all methods could lose that largest row alike, as where no row of a label is held out; it
+            then counts once in a bound, and not for each method.
     """
 
     worth: Mapping[str, Floats]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+GOLD_ONLY = "gold_only"  # the method with which all others are compared
 _MOST_EDGE = 0.1  # measured lead of the LLM over gold only beyond which it promises no more
 
 
