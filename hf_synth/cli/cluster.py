@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from hf_synth.cluster.work import Work
 
 _COMMAND = "command.toml"  # beside the blocks: what `merge` runs
+_WORDS = "words.json"  # the same as it was typed, for the command that comes next
+_SHARED = ("generate", "correct", "label", "audit", "publish")  # verbs that have shards
 # Options that may differ between machines: no block and no merged row depends on them.
 _OF_A_MACHINE = (
     "shard", "engine", "address", "workers", "gpus-per-worker", "base-url", "concurrency", "timeout", "rpm", "tpm",
@@ -76,7 +79,7 @@ def blocks_of(args: Namespace) -> Path:
     from hf_synth.cli.config import write_config
     from hf_synth.cli.defaults import values_of
     from hf_synth.cluster.work import blocks_folder
-    from hf_synth.task.folders import private_folder
+    from hf_synth.task.folders import private_folder, write_private
 
     values, _ = values_of(verb_parser(args.verb), args)
     same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
@@ -86,7 +89,21 @@ def blocks_of(args: Namespace) -> Path:
         write_config(
             folder / _COMMAND, {args.verb: kept}, comment="What `hf-synth merge` runs once all blocks are there."
         )
+        write_private(folder / _WORDS, json.dumps(words_alone(args)))
     return folder
+
+
+def words_alone(args: Namespace) -> list[str]:
+    """Return the words of a command as one machine would be given them, without secrets."""
+    from hf_synth.cli.config import without_secrets
+
+    kept, skip = list[str](), False
+    for word in without_secrets(args.argv):
+        name, mark, _ = word.partition("=")
+        ours = name.startswith("--") and name.removeprefix("--") in _OF_A_MACHINE[:5]
+        kept += [] if ours or skip else [word]
+        skip = ours and not mark
+    return kept
 
 
 def computed(args: Namespace, work: Work) -> Result | None:
@@ -176,6 +193,7 @@ def merge(args: Namespace) -> Any:
         )
     verb = _verb_in(commands[0])
     parser, own = parse_command([verb, "--config", str(commands[0]), "--quiet"])
+    own.argv = _words_in(commands[0].with_name(_WORDS)) or own.argv
     own.quiet, own.json, own.config, own.merging, own.out = args.quiet, args.json, None, True, own.out
     for name in ("journal", "base_url"):  # those of a shard may exist on its machine alone
         if (given := getattr(args, name)) is not None:
@@ -194,6 +212,22 @@ def merge(args: Namespace) -> Any:
 
 
 def _verb_in(file: Path) -> str:
+    """Return the verb that a file of `blocks_of` names.
+
+    Raises:
+        OutputError: it names none that has shards.
+    """
     from hf_synth.cli.config import read_config
 
-    return next(iter(read_config(file)))
+    verbs = [name for name in read_config(file) if name in _SHARED]
+    if len(verbs) != 1:
+        raise OutputError(f"{file} is no longer what a shard wrote: run one shard again, which writes it, then merge")
+    return verbs[0]
+
+
+def _words_in(file: Path) -> list[str]:
+    """Return the words that a shard kept; none of a shard of an earlier version."""
+    with contextlib.suppress(OSError, ValueError):
+        words = json.loads(file.read_text(encoding="utf-8"))
+        return list(map(str, words)) if isinstance(words, list) else []
+    return []
