@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.cli.config import SPREADING
 from hf_synth.cli.options import Result
 from hf_synth.errors import OutputError, UsageError
 
@@ -21,7 +22,7 @@ _WORDS = "words.json"  # the same as it was typed, for the command that comes ne
 _SHARED = ("generate", "correct", "label", "audit", "publish")  # verbs that have shards
 # Options that may differ between machines: no block and no merged row depends on them.
 _OF_A_MACHINE = (
-    "shard", "engine", "address", "workers", "gpus-per-worker", "base-url", "concurrency", "timeout", "rpm", "tpm",
+    *SPREADING, "base-url", "concurrency", "timeout", "rpm", "tpm",
     "hedge", "budget-usd", "price", "journal", "slots", "threads", "batch", "cache",
 )  # fmt: skip
 
@@ -76,7 +77,7 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
 def blocks_of(args: Namespace) -> Path:
     """Return the folder of the blocks of a command; the command is kept in it for `merge`."""
     from hf_synth.cli.cli import verb_parser
-    from hf_synth.cli.config import write_config
+    from hf_synth.cli.config import words_on_one_machine, write_config
     from hf_synth.cli.defaults import values_of
     from hf_synth.cluster.work import blocks_folder
     from hf_synth.task.folders import private_folder, write_private
@@ -85,25 +86,12 @@ def blocks_of(args: Namespace) -> Path:
     same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
     folder = private_folder(blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)))
     if not is_merging(args):
-        kept = {name: value for name, value in values.items() if name not in _OF_A_MACHINE[:5]}
+        kept = {name: value for name, value in values.items() if name not in SPREADING}
         write_config(
             folder / _COMMAND, {args.verb: kept}, comment="What `hf-synth merge` runs once all blocks are there."
         )
-        write_private(folder / _WORDS, json.dumps(words_alone(args)))
+        write_private(folder / _WORDS, json.dumps(words_on_one_machine(args.argv)))
     return folder
-
-
-def words_alone(args: Namespace) -> list[str]:
-    """Return the words of a command as one machine would be given them, without secrets."""
-    from hf_synth.cli.config import without_secrets
-
-    kept, skip = list[str](), False
-    for word in without_secrets(args.argv):
-        name, mark, _ = word.partition("=")
-        ours = name.startswith("--") and name.removeprefix("--") in _OF_A_MACHINE[:5]
-        kept += [] if ours or skip else [word]
-        skip = ours and not mark
-    return kept
 
 
 def computed(args: Namespace, work: Work) -> Result | None:

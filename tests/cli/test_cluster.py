@@ -14,7 +14,7 @@ from support.tiny import toy_rows
 from support.toy_experiment import TASK, as_synthetic
 
 from hf_synth.cli.cli import main
-from hf_synth.cli.cluster import words_alone
+from hf_synth.cli.config import words_on_one_machine
 from hf_synth.cluster import work as cluster_work
 from hf_synth.publishing import publishing
 from hf_synth.task import arrow
@@ -118,7 +118,7 @@ def test_the_command_after_a_merge_is_the_one_that_the_shards_were_given(
         "--token",
         "hf_" + 34 * "a",
     ]
-    assert words_alone(Namespace(argv=typed)) == ["publish", "task", "rows"]
+    assert words_on_one_machine(typed) == ["publish", "task", "rows"]
 
 
 def test_a_command_that_is_no_longer_whole_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
