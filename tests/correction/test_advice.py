@@ -54,6 +54,9 @@ def test_the_figures_name_the_metric_of_the_promise() -> None:
     assert set(figures["auto_scores"]) == {"gold_only", "blend", "posterior", "weight", "clean_drop"}
     assert figures["auto_macro_f1_on_held_out_gold"] == figures["auto_scores"][policy.method]
     assert "auto_loss_at_most" not in figures
+    audited = {f"s{i}": int(ROWS["label"][i]) for i in range(20)}
+    more = fit_policy(TASK, ROWS, fit, gold=GOLD, audited=audited, auto_metric="macro_f1").figures
+    assert "on 80 held-out rows" in more["auto_why"]
     if policy.method != "gold_only":
         assert "macro-F1 not below gold only by more than" in figures["auto_why"]
     meanings = {row["meaning"]: row["value"] for row in policy_facts(policy, LABELS)["policy_rows"]}
