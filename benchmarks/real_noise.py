@@ -288,12 +288,18 @@ def auto_arms(rows: Any, learn: Any, seed: int, mode: str, score: Any, into: tup
     """Add scores and facts of `auto` by accuracy and by macro-F1; return the choice by accuracy."""
     from hf_synth.correction.crossfit import decide
 
-    (scores, made, by_f1), alone = into, (np.arange(0), np.zeros((0, rows.n_labels)))
+    (scores, made, by_f1), known = into, dict[str, Any]()
+    labels, k = np.unique(rows.truth), rows.n_labels
     for arm, choice in (chosen := choices(rows, learn, seed)).items():
-        _, corrected = decide(rows, learn, choice.method, seed=seed, also=choice.opinions, bounds=False)
-        scores[f"{arm} {mode}"] = score(*used(corrected))
+        if choice.method not in known:  # both choices have the opinions of one trial
+            _, corrected = decide(rows, learn, choice.method, seed=seed, also=choice.opinions, bounds=False)
+            known[choice.method] = used(corrected), score(*used(corrected))
+        mine, scores[f"{arm} {mode}"] = known[choice.method]
         if arm == ARM:
-            by_f1[mode] = promised(choice, rows.truth, score, alone, used(corrected))
+            pair = [scores["gold_only"][1], scores[f"{arm} {mode}"][1]]
+            if len(labels) < k:
+                pair = [score(*it, labels=labels)[1] for it in ((np.arange(0), np.zeros((0, k))), mine)]
+            by_f1[mode] = promised(choice, len(labels), pair)
         else:
             made[mode] = chosen_facts(choice)
     return chosen["auto"]
