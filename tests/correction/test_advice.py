@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from support.kinds import SETS, generated, sets_gold
 from support.tiny import LABELS, toy_rows
-from support.toy_experiment import TASK, as_synthetic
+from support.toy_experiment import TASK, as_synthetic, toy_gold
 
+from hf_synth import cluster
 from hf_synth.cli.cli import main
 from hf_synth.correction.advice import advise_metric
 from hf_synth.correction.correction import correct, correct_with_policy, fit_policy
@@ -80,10 +81,26 @@ def test_the_command_takes_the_metric(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]["auto_metric"] == "macro_f1"
     assert main([*line, "--method", "agree"]) == 1
     assert "serves method 'auto' only" in capsys.readouterr().err
-    run = ["run", str(tmp_path / "gold"), "--synthetic", str(tmp_path / "rows"), "--gold", str(tmp_path / "gold")]
-    run += ["--out", str(tmp_path / "run"), "--base-model", str(base), "--method", "none"]
-    assert main([*run, "--auto-metric", "macro_f1", "-q"]) == 1
+    write_stage(TASK, toy_gold(), tmp_path / "both", stage="gold")
+    run = ["run", str(tmp_path / "both"), "--synthetic", str(tmp_path / "rows"), "--gold", str(tmp_path / "both")]
+    run += ["--out", str(tmp_path / "run"), "--base-model", str(base), "--auto-metric", "macro_f1", "-q"]
+    assert main([*run, "--method", "none"]) == 1
     assert "serves method 'auto' only" in capsys.readouterr().err
+    asked: list[CorrectionOptions] = []
+
+    def watching(*_, method: CorrectionOptions, **__):  # type: ignore[no-untyped-def]
+        asked.append(method)
+        raise TaskError("enough")
+
+    monkeypatch.setattr("hf_synth.experiments.journey.run", watching)
+    assert main(run) == 1
+    assert asked == [CorrectionOptions("auto", auto_metric="macro_f1")]
+
+
+def test_a_spread_correction_takes_the_metric(tmp_path: Path) -> None:
+    given = {"gold": GOLD, "folder": tmp_path / "blocks", "engine": "here"}
+    with pytest.raises(TaskError, match="unknown auto_metric 'f1'"):
+        cluster.correct(TASK, ROWS, str(tmp_path), **given, auto_metric="f1")
 
 
 def test_another_metric_is_advised_where_a_label_is_rare_and_no_row_was_used() -> None:
