@@ -17,13 +17,12 @@ above -2 points by a one-sided t test, p-values adjusted by Holm over the cells.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from runs import run_missing
 
 SIZES, KINDS, RATES = (50, 100, 200, 400), ("uniform", "fixed"), (0.1, 0.2, 0.3, 0.4)
 TEST, MARGIN, WIDTH = 400, 0.02, 300
@@ -41,17 +40,9 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     features, labels = read(args.gold, args.features, args.encoder)
-    runs = args.out / "runs.jsonl"
-    results = {tuple(r["run"]): r for r in map(json.loads, runs.read_text().splitlines())} if runs.exists() else {}
     wanted = [(n, k, r, s) for s in range(args.seeds) for n in args.sizes for k in KINDS for r in RATES]
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, runs.open("a") as file:
-        jobs = [pool.submit(one, features, labels, *w) for w in wanted if w not in results]
-        for job in as_completed(jobs):
-            result = job.result()
-            results[tuple(result["run"])] = result
-            file.write(json.dumps(result) + "\n")
-            file.flush()
-    text = summary([results[w] for w in wanted], args.features)
+    results = run_missing(partial(one, features, labels), wanted, args.out / "runs.jsonl", args.processes)
+    text = summary(results, args.features)
     (args.out / "correction_grid.md").write_text(text + "\n")
     print(text)
 

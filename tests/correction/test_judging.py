@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, Value
 from support.causal_models import WORDS, causal, make
+from support.command import run
 from support.judges import by_signs, shown, voting
 from support.kinds import SETS, generated, sets_gold
 from support.llm_server import LLMServer, Said, content, serving
 from support.tiny import LABELS, toy_rows, toy_task
 
-from hf_synth.cli.cli import main
 from hf_synth.correction.correction import correct, correct_with_policy, fit_policy
 from hf_synth.correction.judging import LLMJudge, judge, judge_messages, label_notes, label_orders
 from hf_synth.correction.methods import CorrectionOptions
@@ -496,12 +496,6 @@ def test_the_question_lists_definitions_and_both_texts() -> None:
 
 
 # --- on the command line --------------------------------------------------------------------------------------------
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    code = main([str(w) for w in words])
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
 def test_the_verbs_judge_and_label(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     gold = write_stage(TASK, DatasetDict({"train": toy_rows(40, task=TASK)}), tmp_path / "gold", stage="gold", seed=0)
     rows, truth = noisy(60, 0.7)

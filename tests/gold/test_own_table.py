@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from support.command import run
 from support.gold_files import CANARY, note, write_csv, write_jsonl
 
-from hf_synth.cli.cli import main
 from hf_synth.correction.audited import read_audited
 from hf_synth.errors import GoldError, RowError, TaskError
 from hf_synth.generation.prompts import render
@@ -29,12 +29,6 @@ NUMBERS = Task.from_columns("pain", **COLUMNS, labels=["1", "2", "3", "4", "5"])
 
 def table(path: Path, header: list[str], *rows: list[Any]) -> Path:
     return write_csv(path, header, [[str(cell) for cell in row] for row in rows])
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    code = main([str(w) for w in words])
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 def streamed(task: Task, path: Path, **options: Any) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from hf_synth.experiments.names import metric_name
 from hf_synth.generation.answers import parse
 from hf_synth.generation.generation import generate
 from hf_synth.generation.prompts import render
-from hf_synth.hub import connected, running_hub
 from hf_synth.llm.llm import LLM
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import weights_sha256
@@ -54,12 +53,6 @@ def models(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     sets = train(SETS, sets_gold(240), base_model=bases["multi_label"], output_dir=folder / "sets", args=SETS_ARGS)
     asked = train(ASKED, asked_gold(160), base_model=bases["text2text"], output_dir=folder / "asked", args=T5_ARGS)
     return {"multi_label": sets, "text2text": asked}
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
-        yield running
 
 
 # --- sets of labels -------------------------------------------------------------------------------------------------
