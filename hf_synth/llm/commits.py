@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 from hf_synth.llm.journal import Entry, Journal
@@ -51,6 +51,16 @@ class Commits:
             for _, written in group:
                 if not written.done():
                     written.set_exception(failure) if failure else written.set_result(None)
+
+
+def take_back(journal: Journal, keys: Sequence[str]) -> None:
+    """Delete answers that may be to other questions.
+
+    Raises:
+        JournalError: the journal cannot be written.
+    """
+    with journal.transaction() as database:
+        database.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
 
 
 async def await_last(tasks: Set[asyncio.Task[Any]], seconds: float) -> None:

@@ -30,8 +30,17 @@ if TYPE_CHECKING:
 
 MOST_TASKS = 100  # different values of a column that may name tasks
 _MOST_HELD = 200_000  # objects that are looked into, beside plain values
-_PLAIN_TYPES = frozenset((str, bytes, int, float, bool, complex, type(None)))
-_PLAIN = (*_PLAIN_TYPES, type, types.ModuleType, types.CodeType, types.FrameType, types.TracebackType, Path, Task)
+_PLAIN_TYPES: frozenset[type] = frozenset((str, bytes, int, float, bool, complex, type(None)))
+_PLAIN: tuple[type, ...] = (
+    *_PLAIN_TYPES,
+    type,
+    types.ModuleType,
+    types.CodeType,
+    types.FrameType,
+    types.TracebackType,
+    Path,
+    Task,
+)
 # of which nothing is looked into but the parts of modules and the items of arrays
 _FOREIGN = (
     "numpy", "torch", "transformers", "tokenizers", "datasets", "pyarrow", "pandas", "polars", "openai", "aiohttp",
