@@ -72,3 +72,10 @@ async def await_last(tasks: Set[asyncio.Task[Any]], seconds: float) -> None:
         answers = "1 answer" if len(late) == 1 else f"{len(late):,} answers"
         _LOG.warning("stopping: waiting up to %.3g s for %s (Ctrl-C again drops them)", seconds, answers)
         await asyncio.wait(late, timeout=seconds)
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the task that runs."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -101,6 +101,7 @@ class LLM:
     _opened: Journal | None = field(init=False, repr=False, default=None)
     _server: LlamaServer | None = field(init=False, repr=False, default=None)
     _access: Access = field(init=False, repr=False, default="open")  # of a server of this process, also in a pickle
+    _runs: weakref.WeakSet[Run] = field(init=False, repr=False, default_factory=weakref.WeakSet)
     _about: Server | None = field(init=False, repr=False, default=None)  # what it says of itself, asked once
 
     def __post_init__(self) -> None:
@@ -241,6 +242,11 @@ class LLM:
         object.__setattr__(other, "_server", self._server)
         object.__setattr__(other, "_access", self._access)
         return other
+
+    def halt(self) -> None:
+        """Send nothing more in the streams that are open, from any thread: each ends with an error."""
+        for run in list(self._runs):
+            run.halt()
 
     def keep(self, keys: Sequence[str]) -> None:
         """Keep answers that were cut by the server after all, since something came of them."""
@@ -397,6 +403,7 @@ class _Asking:
                 pace=llm._ledger.pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm, timeout=llm.timeout),
                 hedge=llm.hedge,
             )
+            llm._runs.add(self._run)
             self._stack.callback(self._run.close)
             if llm._about is not None:
                 self._run.know(llm._about)
