@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,7 @@ class _CallWorker:
 
     def end(self, now: bool) -> HfSynthError | None:
         """End the streams, `now` as for `Feed.close`; return an error with which one ended."""
-        ended = [self._share.result(lambda one=one: one.close(now=now)) for one in self._share.functions()]
+        ended = [self._share.result(partial(one.close, now=now)) for one in self._share.functions()]
         return next((error for error in ended if isinstance(error, HfSynthError)), None)
 
 

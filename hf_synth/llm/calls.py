@@ -200,7 +200,7 @@ class Run:
             self._loop.call_soon_threadsafe(self._halt)
 
     def close(self) -> None:
-        """Stop: nothing more is sent, and answers that come in time go to the journal. Ctrl-C meanwhile drops the rest."""
+        """Stop: nothing more is sent, and answers that come in time go to the journal. Ctrl-C drops the rest."""
         self._loop.call_soon_threadsafe(self._closing.set)
         try:
             self._thread.join()
