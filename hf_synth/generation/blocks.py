@@ -120,7 +120,7 @@ class CallAnswers:
             mending.mend(list(zip(calls, answers, strict=True)))
         if any(answer.code == "budget" for _, answer in llm.found):
             raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
-        if failed := sum(answer.status == "error" and _may_come_later(answer.code) for _, answer in llm.found):
+        if failed := sum(answer.may_come_later for _, answer in llm.found):
             raise LLMError(
                 f"{failed:,} of {len(llm.found):,} questions of a block got no answer; every answer is kept: run the "
                 "same command again"
@@ -147,11 +147,6 @@ class CallAnswers:
         pool, _, schedule = order.prepared()
         llm, settings = settings_of(order.task, order.exemplars, order.llm, order.shape, pool, schedule)
         return schedule, llm, settings, Gates(order.task, pool)
-
-
-def _may_come_later(code: str) -> bool:
-    """Return whether a question without an answer may get one when it is asked again."""
-    return code in ("timeout", "connection") or code.startswith(("http_5", "http_429", "http_408", "http_425"))
 
 
 def calls_table(calls: Sequence[Call]) -> Dataset:

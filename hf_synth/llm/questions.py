@@ -80,6 +80,12 @@ class Answer:
         """The number of tokens read and written."""
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def may_come_later(self) -> bool:
+        """Whether the question got no answer, and may get one when it is asked again without any change."""
+        passing = ("http_5", "http_429", "http_408", "http_425")
+        return self.status == "error" and (self.code in ("timeout", "connection") or self.code.startswith(passing))
+
 
 class Look:
     """Stands among the questions of a stream for a look at the answers: those that are there are handed on.
