@@ -146,7 +146,8 @@ def test_own_arguments_are_not_resumed(tmp_path: Path) -> None:
 def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None:
     """By plain gradients, whose size counts: AdamW would hide a loss that is divided by the wrong number of rows."""
     args = {
-        "learning_rate": 0.3, "optim": "sgd", "num_train_epochs": 3, "per_device_train_batch_size": 8, "warmup_steps": 0,
+        "learning_rate": 0.3, "optim": "sgd", "num_train_epochs": 3, "per_device_train_batch_size": 8,
+        "warmup_steps": 0,
         "train_sampling_strategy": "sequential", "dataloader_pin_memory": False,
     }  # fmt: skip
     alone = args | {"per_device_train_batch_size": 16}
