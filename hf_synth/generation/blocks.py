@@ -23,7 +23,7 @@ from hf_synth.generation.mending import FACT_ROUNDS, Mending
 from hf_synth.generation.plan import Balance, Call, Pool, Schedule
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.generation.rows import entries_of
-from hf_synth.llm.questions import Answer, Chat, Messages, Question, access_of_llm, asked_of
+from hf_synth.llm.questions import Answer, Chat, Messages, Question, access_of_llm, asked_of, identity_of
 from hf_synth.task.columns import strictest
 from hf_synth.task.task import Prompt, Task
 
@@ -81,7 +81,7 @@ class Order:
         sampling = asked_of(self.llm, dict(self.shape.sampling))
         weights = getattr(self.llm, "weights", None)
         facts = [self.task.fingerprint(), repr(self.shape), self.llm.model, sampling, schedule.plan.rows, self.seed]
-        return [*facts, self.fact_rounds, None if weights is None else weights.facts]
+        return [*facts, self.fact_rounds, None if weights is None else weights.facts, identity_of(self.llm)]
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,12 @@ def access_of_llm(llm: object) -> Access:
     return held_access(llm)
 
 
+def identity_of(llm: object) -> str | None:
+    """Return what decides an LLM's answers beside its name and the question; None for one that says nothing of it."""
+    identity = getattr(llm, "identity", None)
+    return identity if isinstance(identity, str) else None
+
+
 def answer_of(entry: Entry, *, cached: bool) -> Answer:
     """Return a journal entry as an answer."""
     facts = vars(entry) | {"logprobs": _logprobs(entry.logprobs), "again": entry.status in NO_ANSWER}
