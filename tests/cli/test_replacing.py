@@ -1,4 +1,4 @@
-"""What a verb replaced is said in one line, and nothing is said where nothing was."""
+"""A verb names in one line the output that it replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a note says of its patient, and the same note of another one. Every sentence is written for these tests."""
+"""Words for sex, age and race in a note, and the note with others of them. All sentences are made up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is planted is found, disguised or not, all of it; what is clean stays, and nothing that is told holds text."""
+"""Planted copies are found in every disguise, clean notes are not flagged, and no finding shows text."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def test_presidio_without_the_package_says_what_to_install(monkeypatch: pytest.M
         presidio_finder()
 
 
-# --- what is told ---------------------------------------------------------------------------------------------------
+# --- findings and reports --------------------------------------------------------------------------------------------
 
 REFUSALS = [
     "As an AI language model, I cannot provide this.", "I'm sorry, but I can't help with that.",

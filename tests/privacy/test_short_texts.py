@@ -184,7 +184,7 @@ def test_a_sentence_that_lies_in_a_longer_note_is_found() -> None:
     assert copied(audit(TASK, rows, gold=gold)) == [True, True]
 
 
-# --- what is told, and what it costs --------------------------------------------------------------------------------
+# --- findings and time -----------------------------------------------------------------------------------------------
 
 
 def test_rows_of_under_four_words_are_counted_as_too_short() -> None:
