@@ -2,8 +2,8 @@
 
 Results go to stdout in short lines, progress to stderr; with --json the last line of stdout is one JSON object.
 An error is one sentence on stderr, without a traceback: it could show text of a note. Exit codes: 0 done, 1 failed or
-refused, 2 a wrong command line or configuration, 130 interrupted (docs/command_line.md). Control characters of foreign
-text are printed as escapes (`terminal.py`).
+refused, 2 a wrong command line or configuration, 130 interrupted, 143 ended by SIGTERM (docs/command_line.md). Control
+characters of foreign text are printed as escapes (`terminal.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 
 from hf_synth import __version__
 from hf_synth.cli.after import run_verb
-from hf_synth.cli.ctrl_c import answered_at_once
+from hf_synth.cli.ctrl_c import Stopped, answered_at_once
 from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
 from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
-from hf_synth.cli.many_processes import check_one_process, is_chief, silence_other_processes
+from hf_synth.cli.many_processes import check_one_process, silence_other_processes
 from hf_synth.cli.options import CLINIC, TINY
 from hf_synth.cli.parsing import Parser, complete, read_options, verb_below, verbs_of
 from hf_synth.cli.replacing import earlier_output
@@ -34,6 +34,7 @@ from hf_synth.cli.stopping import NOTHING
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 from hf_synth.reports.progress import shown
+from hf_synth.task.processes import is_chief
 
 VERBS = {  # name: (module that holds the verb and its options, line of --help), in the order of the journey
     "init": ("init", "look at a table, ask what is needed, and write hf_synth.toml: later verbs need no options"),
@@ -144,7 +145,7 @@ def _run(argv: list[str]) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = values_of(parser, args)
     try:
-        check_one_process(args.verb)
+        check_one_process(args.verb, getattr(args, "shard", None))
         earlier = earlier_output(args)
         progress = shown(is_chief() and not args.quiet, args.verb if args.verb in _SLOW_VERBS else "")
         with answered_at_once(args.verb in _SLOW_VERBS - {"init"}), progress:  # `init` waits for a person
@@ -164,7 +165,7 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt as stop:
         kept = stop.args[0] if stop.args else NOTHING if args.verb in _SLOW_VERBS else ""
         print(f"hf-synth: stopped{kept and '; '}{kept}", file=sys.stderr)
-        return INTERRUPTED
+        return stop.code if isinstance(stop, Stopped) else INTERRUPTED
     except BrokenPipeError:
         return FAILED
     except Exception as error:

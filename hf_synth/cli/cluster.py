@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -9,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.cli.config import SPREADING
 from hf_synth.cli.options import Result
 from hf_synth.errors import OutputError, UsageError
 
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
     from hf_synth.cluster.work import Work
 
 _COMMAND = "command.toml"  # beside the blocks: what `merge` runs
+_WORDS = "words.json"  # the same as it was typed, for the command that comes next
+_SHARED = ("generate", "correct", "label", "audit", "publish")  # verbs that have shards
 # Options that may differ between machines: no block and no merged row depends on them.
 _OF_A_MACHINE = (
-    "shard", "engine", "address", "workers", "gpus-per-worker", "base-url", "concurrency", "timeout", "rpm", "tpm",
+    *SPREADING, "base-url", "concurrency", "timeout", "rpm", "tpm",
     "hedge", "budget-usd", "price", "journal", "slots", "threads", "batch", "cache",
 )  # fmt: skip
 
@@ -73,19 +77,20 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
 def blocks_of(args: Namespace) -> Path:
     """Return the folder of the blocks of a command; the command is kept in it for `merge`."""
     from hf_synth.cli.cli import verb_parser
-    from hf_synth.cli.config import write_config
+    from hf_synth.cli.config import words_on_one_machine, write_config
     from hf_synth.cli.defaults import values_of
     from hf_synth.cluster.work import blocks_folder
-    from hf_synth.task.folders import private_folder
+    from hf_synth.task.folders import private_folder, write_private
 
     values, _ = values_of(verb_parser(args.verb), args)
     same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
     folder = private_folder(blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)))
     if not is_merging(args):
-        kept = {name: value for name, value in values.items() if name not in _OF_A_MACHINE[:5]}
+        kept = {name: value for name, value in values.items() if name not in SPREADING}
         write_config(
             folder / _COMMAND, {args.verb: kept}, comment="What `hf-synth merge` runs once all blocks are there."
         )
+        write_private(folder / _WORDS, json.dumps(words_on_one_machine(args.argv)))
     return folder
 
 
@@ -176,6 +181,7 @@ def merge(args: Namespace) -> Any:
         )
     verb = _verb_in(commands[0])
     parser, own = parse_command([verb, "--config", str(commands[0]), "--quiet"])
+    own.argv = _words_in(commands[0].with_name(_WORDS)) or own.argv
     own.quiet, own.json, own.config, own.merging, own.out = args.quiet, args.json, None, True, own.out
     for name in ("journal", "base_url"):  # those of a shard may exist on its machine alone
         if (given := getattr(args, name)) is not None:
@@ -194,6 +200,22 @@ def merge(args: Namespace) -> Any:
 
 
 def _verb_in(file: Path) -> str:
+    """Return the verb that a file of `blocks_of` names.
+
+    Raises:
+        OutputError: it names none that has shards.
+    """
     from hf_synth.cli.config import read_config
 
-    return next(iter(read_config(file)))
+    verbs = [name for name in read_config(file) if name in _SHARED]
+    if len(verbs) != 1:
+        raise OutputError(f"{file} is no longer what a shard wrote: run one shard again, which writes it, then merge")
+    return verbs[0]
+
+
+def _words_in(file: Path) -> list[str]:
+    """Return the words that a shard kept; none of a shard of an earlier version."""
+    with contextlib.suppress(OSError, ValueError):
+        words = json.loads(file.read_text(encoding="utf-8"))
+        return list(map(str, words)) if isinstance(words, list) else []
+    return []

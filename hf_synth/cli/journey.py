@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.config import without_secrets
+from hf_synth.cli.config import without_secrets, words_on_one_machine
 from hf_synth.cli.configured import configuration, configured_value, without_configured
 from hf_synth.cli.machine import installed_base_model, installed_llm
 from hf_synth.cli.options import SIMULATOR, Result
@@ -228,7 +228,7 @@ def _after_verb(args: Namespace, result: Result, follow: Follow) -> list[str] | 
         return None
     if verb == "publish":
         pushed = result.get("url") or args.push
-        return None if pushed else ["hf-synth", *args.argv, "--push"]
+        return None if pushed else ["hf-synth", *words_on_one_machine(args.argv), "--push"]
     if verb == "correct" and result.get("file"):  # a promise that waits for labels
         return _with_audited(args, str(result["file"]))
     if verb == "sample":

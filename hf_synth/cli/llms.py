@@ -44,7 +44,7 @@ def generation_options(gold: Dataset, args: Namespace) -> Result:
 def price_of(args: Namespace) -> tuple[float, float] | None:
     """Return dollars per million tokens read and written; None where no price is known."""
     from hf_synth.llm.gguf_files import is_gguf
-    from hf_synth.llm.llm import PRICES
+    from hf_synth.llm.ledger import PRICES
 
     local = args.llm == SIMULATOR or is_gguf(args.llm)
     free = (0.0, 0.0) if local and not args.base_url else None

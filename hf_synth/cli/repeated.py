@@ -25,12 +25,12 @@ REPEATED: Mapping[str, Mapping[str, Any]] = {  # verb: option: its default
     "generate": {**_NOTES, "fact-rounds": 2, "check-facts": "rules"},
     "correct": {
         "corrector": None, "judge": None, "votes": 5, "logprobs": False, "method": "auto", "split": None,
-        "coverage": None, "coverage-by-class": False, **_TRAINING,
+        "coverage": None, "coverage-by-class": False, "auto-metric": "accuracy", **_TRAINING,
     },
     "augment": {"strategy": "augment", "ratio": None},
     "train": _TRAINING,
     "evaluate": {"split": "test", "subgroups": False, "subgroup-column": None},
-    "run": {**_NOTES, "method": "auto", **_TRAINING},
+    "run": {**_NOTES, "method": "auto", "auto-metric": "accuracy", **_TRAINING},
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from hf_synth.generation.answers import parse_label
 from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
-from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm, asked_of
+from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm, asked_of, closing
 from hf_synth.reports.progress import counted, shown, stage
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, USAGE_COLUMNS, Access, access_of, strictest
 from hf_synth.task.labels import Floats, checked_texts, column_of, groups_of
@@ -197,8 +197,8 @@ class LLMJudge:
 
         sampling = {**(_ONE_TOKEN if self.logprobs else _SAMPLING), **self.sampling}
         schema = None if self.logprobs else label_schema(task)
-        answers = self.llm.stream(questions(), access=access, schema=schema, scope=task.fingerprint(), **sampling)
-        with stage(total=len(texts), unit="notes judged") as bar:
+        stream = self.llm.stream(questions(), access=access, schema=schema, scope=task.fingerprint(), **sampling)
+        with closing(stream) as answers, stage(total=len(texts), unit="notes judged") as bar:
             for number, answer in enumerate(answers):
                 row, vote = divmod(number, self.votes)
                 self._models.add(answer.model)

@@ -19,7 +19,7 @@ from hf_synth.errors import ColumnError, LLMError, OverlapError
 from hf_synth.experiments.leakage import text_digests
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.llm.local import LocalLLM
-from hf_synth.llm.questions import Answer, Chat, access_of_llm, asked_of
+from hf_synth.llm.questions import Answer, Chat, access_of_llm, asked_of, closing
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import access_of
 from hf_synth.task.folders import read_manifest, write_stage
@@ -194,11 +194,12 @@ class _CountingChat:
         return getattr(self._chat, name)
 
     def stream(self, list_of_messages: Iterable[Any], **options: Any) -> Iterator[Answer]:
-        for answer in self._chat.stream(list_of_messages, **options):
-            usage = self.usage
-            usage["calls"] += 1
-            usage["prompt_tokens"] += answer.prompt_tokens
-            usage["completion_tokens"] += answer.completion_tokens
-            if answer.cost is not None:
-                usage["cost_usd"] = (usage["cost_usd"] or 0.0) + answer.cost
-            yield answer
+        with closing(self._chat.stream(list_of_messages, **options)) as answers:
+            for answer in answers:
+                usage = self.usage
+                usage["calls"] += 1
+                usage["prompt_tokens"] += answer.prompt_tokens
+                usage["completion_tokens"] += answer.completion_tokens
+                if answer.cost is not None:
+                    usage["cost_usd"] = (usage["cost_usd"] or 0.0) + answer.cost
+                yield answer

@@ -23,7 +23,7 @@ from hf_synth.generation.mending import FACT_ROUNDS, Mending
 from hf_synth.generation.plan import Balance, Call, Pool, Schedule
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.generation.rows import entries_of
-from hf_synth.llm.questions import Answer, Chat, Messages, Question, access_of_llm, asked_of
+from hf_synth.llm.questions import Answer, Chat, Messages, Question, access_of_llm, asked_of, closing
 from hf_synth.task.columns import strictest
 from hf_synth.task.task import Prompt, Task
 
@@ -254,9 +254,10 @@ class _Recorder:
                     asked.append(_mark(question))
                 yield question
 
-        for answer in self._llm.stream(noted(), **options):
-            self.found.append((asked.popleft(), answer))
-            yield answer
+        with closing(self._llm.stream(noted(), **options)) as answers:
+            for answer in answers:
+                self.found.append((asked.popleft(), answer))
+                yield answer
 
 
 class _Answered:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from hf_synth.generation.fact_check import Asked
 from hf_synth.generation.prompts import Messages
-from hf_synth.llm.questions import Answer, Chat, Question
+from hf_synth.llm.questions import Answer, Chat, Question, closing
 from hf_synth.task.columns import Access
 from hf_synth.task.task import Task
 
@@ -56,8 +56,9 @@ def judge_facts(
     questions = (Question(fact_messages(notes[i][1], name, wording), 0) for i, name, wording in places)
     how = {"access": access, "schema": schema, "scope": task.fingerprint(), "temperature": 0.0, **sampling}
     found: list[dict[str, Judged]] = [{} for _ in notes]
-    for (i, name, _), answer in zip(places, llm.stream(questions, **how), strict=True):
-        found[i][name] = read_judged(answer)
+    with closing(llm.stream(questions, **how)) as answers:
+        for (i, name, _), answer in zip(places, answers, strict=True):
+            found[i][name] = read_judged(answer)
     return found
 
 

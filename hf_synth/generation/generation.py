@@ -26,7 +26,7 @@ from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.generation.rows import rows_from_answers, usage_of
 from hf_synth.llm.journal import default_journal
-from hf_synth.llm.questions import Answer, Chat, access_of_llm, asked_of
+from hf_synth.llm.questions import Answer, Chat, access_of_llm, asked_of, closing
 from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import markdown_table
 from hf_synth.reports.progress import Stage, shown, stage
@@ -147,9 +147,10 @@ def generate_with_figures(
     gates = Gates(task, pool, copies)
     making = Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), gates, mending)
     with shown(progress), stage(total=sum(quotas.values()), unit="notes") as bar:
-        for answer in llm.stream(schedule.questions(), **settings):
-            making.take(answer)
-            making.show(bar, cached=answer.cached)
+        with closing(llm.stream(schedule.questions(), **settings)) as answers:
+            for answer in answers:
+                making.take(answer)
+                making.show(bar, cached=answer.cached)
         making.check()
         making.show(bar)
     if making.cut:

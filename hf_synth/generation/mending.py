@@ -15,7 +15,7 @@ from hf_synth.generation.fact_check import Lack, check_facts
 from hf_synth.generation.plan import Call
 from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.generation.rows import entries_of
-from hf_synth.llm.questions import Answer, Chat, Question
+from hf_synth.llm.questions import Answer, Chat, Question, closing
 from hf_synth.task.task import Task
 
 FACT_ROUNDS = 2
@@ -54,11 +54,12 @@ class Mending:
                 break
             self.counts["asked_again"] += len(short)
             questions = [self._question(answers[i][0], best[i][1] or {}, best[i][2], number) for i in short]
-            for i, answer in zip(short, self._llm.stream(iter(questions), **self._settings), strict=True):
-                spent[i].append(answer)
-                row, lacks = self._read(answers[i][0], answer)
-                if row is not None and len(lacks) < len(best[i][2]):
-                    best[i] = (answer, row, lacks)
+            with closing(self._llm.stream(iter(questions), **self._settings)) as versions_now:
+                for i, answer in zip(short, versions_now, strict=True):
+                    spent[i].append(answer)
+                    row, lacks = self._read(answers[i][0], answer)
+                    if row is not None and len(lacks) < len(best[i][2]):
+                        best[i] = (answer, row, lacks)
         self.counts["in_the_end"] += sum(row is not None and not lacks for _, row, lacks in best)
         return [
             (call, _with_usage(version, versions))

@@ -18,7 +18,7 @@ from hf_synth.generation.no_row import why_no_row
 from hf_synth.generation.plan import Balance, Call
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.generation.rows import entries_of
-from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm
+from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm, closing
 from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import Section, Table, write_report
 from hf_synth.task.columns import REASONS, Access, strictest
@@ -149,9 +149,10 @@ def preview(
 
     gates, seen = Gates(task, pool), Seen()
     calls = []
-    for answer in llm.stream(first(), **settings):
-        call = schedule.open_calls.popleft()
-        calls.append(PreviewedCall(call, answer, tuple(_judge_entries(task, call, answer, gates, seen))))
+    with closing(llm.stream(first(), **settings)) as answers:
+        for answer in answers:
+            call = schedule.open_calls.popleft()
+            calls.append(PreviewedCall(call, answer, tuple(_judge_entries(task, call, answer, gates, seen))))
     access = strictest(pool.access, access_of_llm(llm))
     made = Preview(task, access, tuple(calls), sum(quotas.values()), None, None)
     if not made.kept:

@@ -1,9 +1,10 @@
 """Concurrent LLM requests: retries with backoff, hedging, budget, circuit breaker, group commits to the journal.
 
-A `Run` knows no protocol: its `ask` sends one question and returns a `Reply` or a `Failure`. The event loop runs in a
+A `Run` knows no protocol: its `Asker` sends one question and returns a `Reply` or a `Failure`. The event loop runs in a
 thread of its own; the caller's thread submits a bounded number of questions ahead. A key is leased before its question
 enters the queue, so that one of several processes pays. An answer is committed before the caller gets it; answers that
-arrive during a commit go together into the next one.
+arrive during a commit go together into the next one. A run that is stopped sends nothing more, and waits a bounded time
+for the answers that are under way: the server writes them anyway, and they are paid for.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
+from hf_synth.llm.commits import LAST_ANSWERS, Commits, await_last
 from hf_synth.llm.identity import Server
 from hf_synth.llm.journal import Entry, Journal, mark_unanswered
 from hf_synth.llm.leases import Leases
 from hf_synth.llm.ledger import ROUNDING, Ledger
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
-from hf_synth.llm.replies import CAUSES, UNREACHED, Failure, Reply, advice_on, why_unreached
+from hf_synth.llm.replies import CAUSES, UNREACHED, Asker, Failure, Reply, advice_on, why_unreached
 
 _LOG = logging.getLogger(__name__)
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
@@ -42,8 +45,7 @@ _HUNG = 8  # questions that timed out to the last try, before any answer: the ot
 _PAGES = 4  # questions answered by a web page, before any answer: there is no LLM
 _DOUBTS = 2  # questions that fail with a schema and not without it: the endpoint takes no schema
 _USUAL_WRITTEN = 512  # tokens of an answer, before the first one
-
-Ask = Callable[[str, Messages, Mapping[str, Any] | None], Awaitable[Reply | Failure]]
+_DROPPED = 1.0  # seconds in which a run ends that waits for nothing
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,7 @@ class Run:
     """One run over many questions.
 
     Args:
-        ask: sends one question (key, messages, schema) and never raises for a fault of the endpoint.
-        shut: closes the connections of `ask`; awaited at the end, in the loop.
+        asker: sends the questions; it is closed at the end.
         where: name of the endpoint in errors.
         model: name of the model, for what is kept of a refusal.
         max_tokens: the limit of an answer's tokens, if there is one.
@@ -70,8 +71,7 @@ class Run:
 
     def __init__(
         self,
-        ask: Ask,
-        shut: Callable[[], Awaitable[None]],
+        asker: Asker,
         *,
         where: str,
         model: str,
@@ -84,7 +84,7 @@ class Run:
         pace: Pace,
         hedge: bool = False,
     ) -> None:
-        self._ask, self._shut, self._where, self._model = ask, shut, where, model
+        self._asker, self._where, self._model = asker, where, model
         self._timeout, self._max_retries = timeout, max_retries
         self._max_tokens, self._schema, self._ledger, self._journal = max_tokens, schema, ledger, journal
         self._fatal: HfSynthError | None = None
@@ -100,10 +100,9 @@ class Run:
         self._long_pause = False  # whether a pause longer than the longest was said
         self.timeouts = 0  # attempts that got no answer in time
         self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
-        self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._commits = Commits(journal)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._sent: set[asyncio.Task[Any] | None] = set()  # those whose request is at the endpoint
+        self._sent: set[asyncio.Task[Any]] = set()  # those whose request is at the endpoint
         self._spare = False  # whether these are waited for when the run ends
         self._room, self._open = threading.Condition(), 0  # questions in flight, and as many ready behind them
         self._ready = threading.Event()
@@ -195,9 +194,18 @@ class Run:
         return self._server
 
     def close(self) -> None:
-        """Stop: answers that have arrived are written to the journal, requests in flight are cancelled."""
+        """Stop: nothing more is sent, and answers that arrive within `LAST_ANSWERS` are written to the journal.
+
+        Ctrl-C while they are awaited drops them; what has arrived is written.
+        """
         self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join()
+        try:
+            self._thread.join()
+        except BaseException:
+            with suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._cancel)
+            self._thread.join(_DROPPED)
+            raise
 
     # --- in the loop --------------------------------------------------------------------------------------------
 
@@ -206,16 +214,23 @@ class Run:
         self._leases = Leases(self._journal)
         self._ready.set()
         await self._closing.wait()
+        # after an error of the endpoint each answer under way has the time that it had anyway
+        patience = self._timeout if self._fatal is not None else min(self._timeout, LAST_ANSWERS)
+        self._spare |= self._fatal is None
         self._stop(LLMError("the run was stopped; run again to go on"))
-        if self._spare and self._tasks:  # their answers may be paid for: each has the time that it had anyway
-            await asyncio.wait(self._tasks, timeout=self._timeout)
-            for task in list(self._tasks):
-                task.cancel()
+        self._asker.halt()
+        if self._spare:
+            await await_last(self._tasks & self._sent, patience)
+        self._cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._writer is not None:
-            await self._writer
+        await self._commits.close()
         await self._leases.close()
-        await self._shut()
+        await self._asker.close()
+
+    def _cancel(self) -> None:
+        """Drop what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
 
     def _stop(self, error: HfSynthError) -> None:
         """End the run; the first reason counts."""
@@ -225,9 +240,7 @@ class Run:
                 task.cancel()
 
     async def _answer(self, key: str, messages: Messages) -> Outcome:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+        self._tasks.add(task := _current_task())
         try:
             if self._fatal is not None:
                 raise self._fatal
@@ -239,7 +252,7 @@ class Run:
             finally:
                 self._pace.leave()
             if isinstance(outcome, Entry):
-                await self._write(outcome)  # which ends the lease, too
+                await self._commits.write(outcome)  # which ends the lease, too
                 return outcome
             self._leases.give_back(key)
             return Unanswered(key, outcome.code)
@@ -248,6 +261,7 @@ class Run:
             raise
         except Exception as error:  # a bug of ours; its message may contain text
             fault = LLMError(f"asking {self._where} failed: {type(error).__name__}")
+            self._spare = True
             self._stop(fault)
             raise fault from None
         finally:
@@ -360,6 +374,7 @@ class Run:
         if usual is None:
             return await first
         tasks = {asyncio.ensure_future(first)}
+        self._sent.add(whole := _current_task())  # which waits for them
         try:
             finished, _ = await asyncio.wait(tasks, timeout=_SLOW * usual)
             if not finished:
@@ -371,6 +386,7 @@ class Run:
                     return next((o for o in outcomes if isinstance(o, Reply)), outcomes[0])
                 tasks = pending
         finally:
+            self._sent.discard(whole)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -381,11 +397,10 @@ class Run:
         await pace.start(expected)
         began = self._loop.time()
         outcome: Reply | Failure
-        task = asyncio.current_task()
-        self._sent.add(task)
+        self._sent.add(task := _current_task())
         try:
             async with asyncio.timeout(self._timeout):
-                outcome = await self._ask(key, messages, schema)
+                outcome = await self._asker.ask(key, messages, schema)
         except TimeoutError:
             outcome = Failure("timeout", again=True)
         finally:
@@ -434,27 +449,12 @@ class Run:
             )
         return failure
 
-    # --- the journal --------------------------------------------------------------------------------------------
 
-    async def _write(self, entry: Entry) -> None:
-        """Wait until an answer is on disk; answers that arrive during a commit go together into the next one."""
-        written: asyncio.Future[None] = self._loop.create_future()
-        self._uncommitted.append((entry, written))
-        if self._writer is None or self._writer.done():
-            self._writer = self._loop.create_task(self._commit())
-        await written
-
-    async def _commit(self) -> None:
-        while self._uncommitted:
-            group, self._uncommitted = self._uncommitted, []
-            failure: Exception | None = None
-            try:
-                await asyncio.to_thread(self._journal.put_many, [entry for entry, _ in group])
-            except Exception as error:
-                failure = error
-            for _, written in group:
-                if not written.done():
-                    written.set_exception(failure) if failure else written.set_result(None)
+def _current_task() -> asyncio.Task[Any]:
+    """Return the task that runs."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _because(name: str) -> str:

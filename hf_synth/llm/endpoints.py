@@ -238,7 +238,7 @@ def _resolve(origin: Origin) -> tuple[str, ...]:
 
 
 class LineError(Exception):
-    """A request got no response: `code` is "timeout", "connection" or one of `connections.unreached`."""
+    """A request got no response: `code` is "timeout", "connection", "stopped" or one of `connections.unreached`."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -260,6 +260,11 @@ class Line:
         self._origin, self._addresses = origin, addresses
         self._connections, self._connect_timeout = connections, connect_timeout
         self._session: aiohttp.ClientSession | None = None
+        self._halted = False
+
+    def halt(self) -> None:
+        """Send nothing more; what is under way is answered."""
+        self._halted = True
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -299,6 +304,8 @@ class Line:
         target = URL(url)
         if target.origin() != URL(self._origin.url).origin():  # both normalised, also IPv6 addresses
             raise EndpointError(f"a request was for another host than {self._origin}; nothing was sent")
+        if self._halted:
+            raise LineError("stopped")
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=read_timeout)
         try:
             async with self._open().request(

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hf_synth.llm.pacing import Pace
@@ -15,11 +16,21 @@ _TWO_LETTERS = re.compile(rb"[A-Za-z ]{2}")
 ROUNDING = 1e-9  # dollars: sums of reserved and settled amounts return to zero only approximately
 _USUAL_ANSWER = 2_048  # tokens reserved for an answer of unbounded length
 
+Price = tuple[float, float]  # US dollars for 1 million tokens read and written
+
+
+def _known_prices() -> dict[str, Price]:
+    prices = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
+    return {model: (read, written) for model, (read, written) in prices["usd_per_million_tokens"].items()}
+
+
+PRICES = _known_prices()  # by model
+
 
 class Ledger:
     """Money spent, and reserved for questions in flight, in US dollars; shared by threads."""
 
-    def __init__(self, budget: float | None, price: tuple[float, float] | None) -> None:
+    def __init__(self, budget: float | None, price: Price | None) -> None:
         self.budget, self.price = budget, price
         self.spent = self.reserved = 0.0
         self.longest = _USUAL_ANSWER

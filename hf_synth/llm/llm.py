@@ -1,8 +1,7 @@
 """Client for OpenAI-compatible chat completion endpoints: concurrent, cached in the journal, within a budget.
 
-This is the only module that imports openai. `chat` asks many questions at once and returns the answers in order. It
-keeps `concurrency` requests in flight, retries in place, and returns an answer only when the journal has it on disk, so
-that nothing is paid for twice. Its event loop runs in a thread of its own, so that it works in a notebook too.
+This is the only module that imports openai. An answer is returned only when the journal has it on disk, so that nothing
+is paid for twice. The event loop runs in a thread of its own, so that it works in a notebook too.
 
 Messages of an endpoint are never logged or put into an error, since they may repeat the prompt: only the status and a
 short code are.
@@ -30,7 +29,7 @@ from hf_synth.llm.gguf_files import Weights
 from hf_synth.llm.identity import Server, introduce, note_server
 from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.learning import MOST
-from hf_synth.llm.ledger import Ledger
+from hf_synth.llm.ledger import PRICES, Ledger, Price
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
 from hf_synth.llm.manners import MOST_RULES, FirstQuestion, Manners, Refusal, changes_as_json, provided_limit, request
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, plain_key, provider_of
@@ -41,15 +40,6 @@ from hf_synth.llm.stream import Stream, Tally
 from hf_synth.reports.progress import mention, shown
 from hf_synth.task.columns import Access
 
-Price = tuple[float, float]
-
-
-def _known_prices() -> dict[str, Price]:
-    prices = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
-    return {model: (read, written) for model, (read, written) in prices["usd_per_million_tokens"].items()}
-
-
-PRICES = _known_prices()  # US dollars for 1 million tokens read and written
 _AGENT = f"hf_synth/{__version__}"
 _AHEAD = 1_024
 _SPENT = {b"insufficient_quota", b"insufficient_user_quota", b"billing_hard_limit_reached"}  # codes or types of a 429
@@ -281,7 +271,9 @@ class LLM:
                 is given here; `seed=None` sends none.
 
         Returns:
-            An answer for each question. One that failed for good has status "error"; it is asked again next time.
+            An answer for each question. One that failed for good has status "error"; it is asked again next time. Where
+            the call is interrupted, answers under way are awaited for `timeout`, at most 25 s, and kept in the journal;
+            a second interrupt drops them.
 
         Raises:
             EndpointError: the notes may not be sent to this endpoint; nothing was sent.
@@ -387,8 +379,7 @@ class _Asking:
         if self._run is None:
             llm, wire = self._llm, Wire(self._llm, self._access, self._sampling)
             self._run = Run(
-                wire.ask,
-                wire.close,
+                wire,
                 where=llm._where,
                 model=llm.model,
                 timeout=llm.timeout,
@@ -452,6 +443,10 @@ class Wire:
             client.organization = client.project = client.admin_api_key = None
             client._custom_headers = {}
         return client
+
+    def halt(self) -> None:
+        """Send nothing more."""
+        self._line.halt()
 
     async def close(self) -> None:
         """Close every connection."""

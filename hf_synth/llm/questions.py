@@ -6,6 +6,7 @@ schema, sample and scope.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,19 @@ class Chat(Protocol):
                 question is yielded before the next question is read.
             options: `access`, `schema`, `samples`, `scope`, `progress`, `ahead` and sampling, as in `LLM.stream`.
         """
+
+
+@contextlib.contextmanager
+def closing(answers: Iterator[Answer]) -> Iterator[Iterator[Answer]]:
+    """Close a stream of answers at the end of the block, also when the block is left by an error or by Ctrl-C.
+
+    A stream that is not closed goes on asking for as long as the traceback refers to it.
+    """
+    try:
+        yield answers
+    finally:
+        if (close := getattr(answers, "close", None)) is not None:
+            close()
 
 
 def access_of_llm(llm: object) -> Access:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from hf_synth.llm.endpoints import MAX_BODY
 from hf_synth.llm.journal import Entry
+from hf_synth.llm.questions import Messages
 from hf_synth.llm.thoughts import THINKING
 
 _LONGEST_TEXT = 1_000_000  # characters of one answer
@@ -159,6 +160,19 @@ class Failure:
     def outage(self) -> bool:
         """Whether the failure is the endpoint's, not the question's."""
         return self.code in OUTAGES or self.code.startswith("http_5")
+
+
+class Asker(Protocol):
+    """What sends the questions of a `Run`; it belongs to the event loop of the run."""
+
+    async def ask(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
+        """Send one question; never raise for a fault of the endpoint."""
+
+    def halt(self) -> None:
+        """Send nothing more; what is under way is answered."""
+
+    async def close(self) -> None:
+        """Close every connection."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

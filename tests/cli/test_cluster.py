@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from support.tiny import toy_rows
 from support.toy_experiment import TASK, as_synthetic
 
 from hf_synth.cli.cli import main
+from hf_synth.cli.config import words_on_one_machine
 from hf_synth.cluster import work as cluster_work
 from hf_synth.publishing import publishing
 from hf_synth.task import arrow
@@ -91,3 +93,42 @@ def test_a_refused_export_keeps_its_blocks(work: Path, monkeypatch: pytest.Monke
     for _ in range(2):
         assert main(["merge", str(out)]) == 1
     assert list(out.rglob("*.parquet")), "no folder is written, and a later merge scans nothing again"
+
+
+def test_the_command_after_a_merge_is_the_one_that_the_shards_were_given(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It named the file of the blocks, which the merge deletes; after Ray it named options that --push refuses."""
+    out = work / "export"
+    command = ["publish", "--shard=0/1", str(work / "gold"), str(work / "synthetic"), "--gold", str(work / "gold")]
+    assert main([*command, "--repo-id", "o/n", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["merge", str(out)]) == 0
+    words = [word for word in [*command, "--repo-id", "o/n", "--out", str(out)] if word != "--shard=0/1"]
+    assert f"next: {shlex.join(['hf-synth', *words, '--push'])}" in capsys.readouterr().out
+    typed = [
+        "publish",
+        "--engine",
+        "ray",
+        "task",
+        "--workers",
+        "2",
+        "rows",
+        "--address=auto",
+        "--token",
+        "hf_" + 34 * "a",
+    ]
+    assert words_on_one_machine(typed) == ["publish", "task", "rows"]
+
+
+def test_a_command_that_is_no_longer_whole_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(audit(work, "--shard", "0/1")) == 0
+    (file,) = (work / "audited").rglob("command.toml")
+    for text in ("", "x = 1\n", "[nothing]\nx = 1\n", "[audit]\n[publish]\n"):
+        file.write_text(text)
+        assert main(["merge", str(work / "audited")]) == 1
+        assert "no longer what a shard wrote: run one shard again" in capsys.readouterr().err
+    file.with_name("words.json").unlink()  # of an earlier version
+    assert main(audit(work, "--shard", "0/1")) == 0
+    file.with_name("words.json").write_text("{")
+    assert main(["merge", str(work / "audited")]) == 0

@@ -67,9 +67,9 @@ def stop(process: subprocess.Popen[str], ready: Callable[[], bool], seconds: flo
     return told.strip().splitlines()[-1]
 
 
-def some_then_none(some: int) -> Callable[[dict[str, Any], int], Said]:
-    """Answer the first requests, and let the others wait."""
-    return lambda sent, number: Said(entries(sent)) if number < some else Said(hang=True)
+def some_then_late(some: int) -> Callable[[dict[str, Any], int], Said]:
+    """Answer the first requests, and the others a second later."""
+    return lambda sent, number: Said(entries(sent), delay=0.0 if number < some else 1.0)
 
 
 def answers(journal: Path) -> int:
@@ -78,13 +78,12 @@ def answers(journal: Path) -> int:
 
 
 def test_generate_keeps_its_answers_and_goes_on(tmp_path: Path) -> None:
-    with serving(some_then_none(5)) as server:
+    with serving(some_then_late(5)) as server:
         words = ["generate", "clinic", "--llm", "m", "--base-url", server.url, *ROWS, "--out", "o"]
         told = stop(child(tmp_path, *words), lambda: len(server.requests) > 5)
     journal = Path(".hf_synth") / "journal.sqlite"
-    kept = answers(tmp_path / journal)
-    assert kept == 5
-    assert told == f"hf-synth: stopped; 5 answers kept in {journal}; run the same command again to go on"
+    assert answers(tmp_path / journal) == len(server.requests) == 6, "what was under way is kept"
+    assert told == f"hf-synth: stopped; 6 answers kept in {journal}; run the same command again to go on"
     assert not (tmp_path / "o").exists()
 
 
@@ -98,9 +97,11 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(hf_synth, name, press)
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_label_says_how_many_new_answers_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    number_of = getattr(signal, name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.csv").write_text(
         "text\n" + "".join(f"note {i} says little\n" for i in range(9)), encoding="utf-8"
@@ -108,24 +109,25 @@ def test_label_says_how_many_new_answers_are_kept(
 
     def answer(_: dict[str, Any], number: int) -> Said:
         if number == 3 and not went_on:
-            os.kill(os.getpid(), signal.SIGINT)
-            return Said(hang=True)
+            os.kill(os.getpid(), number_of)
+            return Said('{"label": "grade_0"}', delay=0.4)
         return Said('{"label": "grade_0"}')
 
     went_on: list[bool] = []
     with serving(answer) as server:
         words = ["label", "clinic", "notes.csv", "--llm", "m", "--base-url", server.url, "--votes", "1"]
         words += ["--concurrency", "1", "--access", "open", "--out", "o"]
-        assert main(words) == 130
+        assert main(words) == 128 + number_of
         last = capsys.readouterr().err.strip().splitlines()[-1]
         kept = answers(tmp_path / ".hf_synth" / "journal.sqlite")
-        assert kept == 3
-        assert last.startswith("hf-synth: stopped; 3 answers kept in ")
+        assert kept == 4, "the answer that was under way, too"
+        assert last.startswith("hf-synth: stopped; 4 answers kept in ")
         assert last.endswith("journal.sqlite; run the same command again to go on")
         went_on.append(True)
         asked = len(server.requests)
         assert main([*words, "-q"]) == 0
         assert len(server.requests) - asked == 9 - kept, "the same command asks only for the others"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_train_says_that_nothing_was_kept_and_how_it_would_be(
@@ -255,7 +257,8 @@ def test_the_line_comes_while_the_main_thread_is_busy(capsys: pytest.CaptureFixt
 def test_a_forked_process_has_the_usual_ctrl_c() -> None:
     with answered_at_once():
         if (child := os.fork()) == 0:
-            os._exit(signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.set_wakeup_fd(-1) == -1)
+            usual = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+            os._exit(usual == (signal.default_int_handler, signal.SIG_DFL, -1))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
@@ -264,19 +267,22 @@ def test_a_second_ctrl_c_ends_at_once_and_a_repeated_signal_is_none() -> None:
         "import os, signal, time\n"
         "from hf_synth.cli.ctrl_c import answered_at_once\n"
         "with answered_at_once():\n"
-        "    for wait in (0.0, 0.05, 0.8):\n"
-        "        try:\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(20)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('cleaning up', flush=True)\n"
+        "        for wait, again in ((0.05, signal.SIGINT), (0.8, signal.SIGTERM), (0.1, signal.SIGINT)):\n"
         "            time.sleep(wait)\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "            time.sleep(20)\n"
-        "        except KeyboardInterrupt:\n"
-        "            print('cleaning up', flush=True)\n"
+        "            print('still', flush=True)\n"
+        "            os.kill(os.getpid(), again)\n"
+        "        time.sleep(20)\n"
     )
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 130
     assert done.stderr == f"{STOPPING}\nhf-synth: stopped\n"
-    assert done.stdout.startswith("cleaning up\ncleaning up\n")
+    assert done.stdout == "cleaning up\nstill\nstill\nstill\n"
     assert time.monotonic() - began < 19
 
 

@@ -201,7 +201,7 @@ def test_two_processes_train_folds_and_answer_alike(tmp_path: Path) -> None:
 
 def test_processes_that_would_train_apart_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them would learn from all rows by itself, and the last one's model would stay."""
-    monkeypatch.setattr("hf_synth.models.training._processes", lambda: 2)
+    monkeypatch.setattr("hf_synth.models.training.joined_processes", lambda: 2)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")  # set by `train`, here for this test alone
     with pytest.raises(HfSynthError, match="2 processes were started, and 1 of them"):
         train(toy_task(), toy_rows(16), base_model=tiny_base(tmp_path / "b"), output_dir=tmp_path / "m", args={})
