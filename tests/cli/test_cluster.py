@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from datasets import DatasetDict
+from support.cluster_rows import audit_words
 from support.llm_server import Said, entries, serving
 from support.tiny import toy_rows
 from support.toy_experiment import TASK, as_synthetic
@@ -30,10 +31,6 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
-def audit(work: Path, *more: str) -> list[str]:
-    return ["audit", str(work / "gold"), str(work / "synthetic"), "--out", str(work / "audited"), *more]
-
-
 def test_a_merge_by_another_path_after_shards_of_two_versions(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,16 +38,16 @@ def test_a_merge_by_another_path_after_shards_of_two_versions(
     out = str(work / "audited")
     version = cluster_work.__version__
     monkeypatch.setattr(cluster_work, "__version__", "0.0.1")
-    assert main(audit(work, "--shard", "0/2")) == 0
+    assert main(audit_words(work, "--shard", "0/2")) == 0
     assert f"next: hf-synth merge '{out}'\n" in capsys.readouterr().out, "the command can be pasted"
     monkeypatch.setattr(cluster_work, "__version__", version)
-    assert main(audit(work, "--shard", "1/2")) == 0
+    assert main(audit_words(work, "--shard", "1/2")) == 0
     assert main(["merge", out]) == 1
     said = capsys.readouterr().err
     assert "2 of the 3 blocks" in said
     assert "2 of them are there as made of other rows, of another model or by another version" in said
     assert f"(this is {version})" in said
-    assert main(audit(work, "--shard", "0/2")) == 0
+    assert main(audit_words(work, "--shard", "0/2")) == 0
     (link := work.parent / "link").symlink_to(work)
     assert main(["merge", str(link / "gold" / ".." / "audited")]) in (0, 1)
     assert (work / "audited" / "audit.md").is_file()
@@ -79,7 +76,7 @@ def test_a_merge_has_a_journal_of_its_own_machine(work: Path, capsys: pytest.Cap
         assert "journal" in capsys.readouterr().err
         assert main(["merge", str(work / "new"), "--journal", str(work / "here.sqlite"), *url]) == 0
     assert (work / "here.sqlite").is_file()
-    assert main(audit(work, "--shard", "0/1")) == 0
+    assert main(audit_words(work, "--shard", "0/1")) == 0
     assert main(["merge", str(work / "audited"), *url]) == 2
     assert "`audit` asks no LLM: leave --base-url out" in capsys.readouterr().err
 
@@ -122,13 +119,13 @@ def test_the_command_after_a_merge_is_the_one_that_the_shards_were_given(
 
 
 def test_a_command_that_is_no_longer_whole_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(audit(work, "--shard", "0/1")) == 0
+    assert main(audit_words(work, "--shard", "0/1")) == 0
     (file,) = (work / "audited").rglob("command.toml")
     for text in ("", "x = 1\n", "[nothing]\nx = 1\n", "[audit]\n[publish]\n"):
         file.write_text(text)
         assert main(["merge", str(work / "audited")]) == 1
         assert "no longer what a shard wrote: run one shard again" in capsys.readouterr().err
     file.with_name("words.json").unlink()  # of an earlier version
-    assert main(audit(work, "--shard", "0/1")) == 0
+    assert main(audit_words(work, "--shard", "0/1")) == 0
     file.with_name("words.json").write_text("{")
     assert main(["merge", str(work / "audited")]) == 0

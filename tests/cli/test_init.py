@@ -1,4 +1,4 @@
-"""`init`: a table is looked at, what cannot be known is asked, and the configuration says the rest."""
+"""`init`: it looks at a table, asks what the table does not show, and writes the configuration."""
 
 from __future__ import annotations
 

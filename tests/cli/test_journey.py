@@ -1,4 +1,4 @@
-"""The way on: each verb ends with the command that comes next, `status` shows what is there and what is out of date."""
+"""Each verb ends with the next command, and `status` shows which outputs are there and which are out of date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a base model comes from: one commit of a repository, which the facts of what is made from it name."""
+"""Base models from a repository: one commit is loaded, and the facts of models made from it name that commit."""
 
 from __future__ import annotations
 

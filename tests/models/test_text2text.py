@@ -27,7 +27,14 @@ from hf_synth.generation.prompts import render
 from hf_synth.llm.llm import LLM
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import weights_sha256
-from hf_synth.models.text2text import TEXT_METRICS, generate_text, input_texts, text_scores, weighted_loss
+from hf_synth.models.text2text import (
+    TEXT_METRICS,
+    generate_text,
+    input_texts,
+    text_scores,
+    trainer_parts,
+    weighted_loss,
+)
 from hf_synth.models.training import train
 from hf_synth.publishing.card_checks import check_card
 from hf_synth.publishing.card_models import model_card_facts
@@ -279,6 +286,16 @@ def test_weights_multiply_the_loss_of_their_tokens() -> None:
         {"logits": logits}, labels, num_items_in_batch=(labels != -100).sum() * 2
     )  # two batches a step
     assert half == pytest.approx(float(by_hand) / 2, rel=1e-5)
+
+
+def test_weights_reach_the_loss_with_a_mean_of_one(bases: dict[str, Path]) -> None:
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    network = AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(bases["text2text"]))
+    rows = generated(ASKED, asked_gold(4)).add_column("weight", [0.2, 0.2, 0.6, 0.6])
+    parts = trainer_parts(network, AutoTokenizer.from_pretrained(bases["text2text"]), ASKED, rows, None)
+    for row, expected in zip(parts["train_dataset"], (0.5, 0.5, 1.5, 1.5), strict=True):
+        assert [weight for _, weight in row["labels"]] == pytest.approx([expected] * len(row["labels"]))
 
 
 def test_the_heavier_of_two_targets_is_written(bases: dict[str, Path], tmp_path: Path) -> None:

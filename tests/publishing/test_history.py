@@ -1,4 +1,4 @@
-"""A repository is all that it can reach: only releases become public with it, and what was withdrawn never does."""
+"""A repository becomes public only if everything that it can reach was released; withdrawn content never does."""
 
 from __future__ import annotations
 

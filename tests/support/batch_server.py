@@ -1,4 +1,4 @@
-"""A small Batch API on loopback for tests: takes files and batches, ends them as it is told, and counts everything."""
+"""A small Batch API on loopback for tests: it takes files and batches, ends them as the test says, and counts calls."""
 
 from __future__ import annotations
 

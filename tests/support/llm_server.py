@@ -1,4 +1,4 @@
-"""A small chat endpoint on loopback for tests: answers as it is told, with faults, and counts what it was asked."""
+"""A small chat endpoint on loopback for tests: it gives the answers and faults of the test, and counts requests."""
 
 from __future__ import annotations
 
