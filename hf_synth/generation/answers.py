@@ -6,6 +6,7 @@ without guessing become rows; the others become rejects with a reason. No text o
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import unicodedata
@@ -47,9 +48,14 @@ _NEGATED = re.compile(  # words that deny or doubt the label before them
     re.IGNORECASE,
 )
 _THOUGHT_FIELDS = re.compile(
-    "think(ing)?|thoughts?|thoughtprocess|(reasoning|thinking)(content|process|steps?)?|analysis|scratchpad|rationale|"
-    "reflection|cot|chainofthought|drafts?"
+    "think(ing)?|thoughts?|thoughtprocess|(reasoning|thinking|analysis)(content|process|steps?|trace)?|scratch(pad)?|"
+    "rationale|(self)?reflections?|cot|chainofthought|(first|initial|old|rejected)?(drafts?|attempts?|versions?)(entries)?|"
+    "drafts?\\w*|(first|initial|old|rejected|previous|discarded)(entries|notes|rows)?|(inner|internal)?monologue|(self)?critique|"
+    "brainstorm(ing)?|notestoself|stepbystep|deliberation|considerations|explanation|plan(ning)?|gedanken|überlegung(en)?|"
+    "raisonnement|réflexions?|razonamiento|pensamientos?"
 )
+_ANSWER_FIELD = "entries"  # of the schema that is asked for
+_BETWEEN = re.compile(r"[^\W\d_]{3,}")  # words between two answers
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,9 @@ def parse(task: Task, text: str, labels: Sequence[str] = (), *, whole: bool = Tr
         return [Parsed(reason=THINKING)]
     if not text.strip():
         return [Parsed(reason="empty" if whole else "truncated")]
-    entries = _parse_by_task(task, text) if task.parse else _entries(task, text, whole)
+    entries = _parse_by_task(task, text) if task.parse else _entries(task, text, whole, labels)
+    if entries is None:
+        return [Parsed(reason="unparsable")]
     if not entries:
         return [Parsed(reason="truncated" if not whole else "refusal" if _REFUSAL.match(text) else "unparsable")]
     parsed = [_check(task, entry, labels) for entry in entries[:_MOST]]
@@ -235,14 +243,21 @@ def _match_prefix(known: Mapping[str, list[str]], name: str) -> str | None:
     return None if ambiguous or tied else best
 
 
-def _entries(task: Task, text: str, whole: bool) -> list[Mapping[str, Any]]:
-    """Find the entries of an answer in JSON, in broken JSON, in blocks of lines, or in lines."""
+def _entries(task: Task, text: str, whole: bool, labels: Sequence[str]) -> list[Mapping[str, Any]] | None:
+    """Find the entries of an answer in JSON, in broken JSON, in blocks of lines, or in lines.
+
+    Returns:
+        None where there are several answers with words between them, so that some are drafts.
+    """
     if _ESCAPED.match(text):  # a JSON string without its quotes
         text = text.strip().replace('\\"', '"').replace("\\\\", "\\")
     try:
         entries = list(_unwrap(task, json.loads(text, strict=False)))
     except (ValueError, RecursionError):
-        entries = list(_salvage(task, text))
+        values = list(_salvage(text))
+        if _has_drafts(task, text, values, labels):
+            return None
+        entries = [entry for _, value, _ in values for entry in _unwrap(task, value)]
     if entries or not whole:
         return entries
     text = text[:_LONGEST]
@@ -268,8 +283,12 @@ def _unwrap(task: Task, value: object, depth: int = 0) -> Iterator[Mapping[str, 
         if any(_squeeze(column) in names for column in task.text_columns):
             yield value
             return
+        whole = [item for key, item in value.items() if _squeeze(key) == _ANSWER_FIELD]
+        if whole and (entries := [*_unwrap(task, whole, depth + 1)]):  # what stands beside it is no answer
+            yield from entries
+            return
         for key, item in value.items():
-            if _THOUGHT_FIELDS.fullmatch(_squeeze(key)):
+            if _THOUGHT_FIELDS.fullmatch(_squeeze(key)) and _squeeze(key) not in map(_squeeze, task.labels):
                 continue
             label = normalize_label(task, key) if task.labels else None
             if label and isinstance(item, list) and len(task.text_columns) == 1:  # {"grade_0": ["...", "..."]}
@@ -280,8 +299,24 @@ def _unwrap(task: Task, value: object, depth: int = 0) -> Iterator[Mapping[str, 
                 yield from _unwrap(task, item, depth + 1)
 
 
-def _salvage(task: Task, text: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the entries of complete JSON values in a text, whatever surrounds them."""
+def _has_drafts(task: Task, text: str, values: Sequence[tuple[int, object, int]], labels: Sequence[str]) -> bool:
+    """Check whether whole answers have words between them, unless each is of other labels that were asked for."""
+    whole = [
+        one for one in values if isinstance(one[1], Mapping) and _ANSWER_FIELD in {_squeeze(key) for key in one[1]}
+    ]
+    if not any(_BETWEEN.search(text[a[2] : b[0]]) for a, b in itertools.pairwise(whole)):
+        return False
+    seen: set[str] = set()
+    for _, value, _ in whole:
+        found = {str(entry.get(task.label_column)) for entry in _unwrap(task, value)}
+        if found & seen or not found <= set(labels):
+            return True
+        seen |= found
+    return False
+
+
+def _salvage(text: str) -> Iterator[tuple[int, object, int]]:
+    """Yield the complete JSON values in a text with their start and end, whatever surrounds them."""
     start, failed = 0, 0
     while failed < _TRIES:
         starts = [i for i in (text.find("{", start), text.find("[", start)) if i >= 0]
@@ -293,7 +328,7 @@ def _salvage(task: Task, text: str) -> Iterator[Mapping[str, Any]]:
         except (ValueError, RecursionError):
             failed, start = failed + 1, start + 1
             continue
-        yield from _unwrap(task, value)
+        yield start, value, end
         start = end
 
 
