@@ -37,14 +37,23 @@ _FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 _LABEL = re.compile(r"\A\W{0,3}label\W{0,3}[:=]\s*", re.IGNORECASE)
 _CONFIDENCE = re.compile(
-    r"\s?\(\s?(?:confidence|probability)?\s?[:=]?\s?(?:[01]?\.\d+|\d{1,3}\s?%)\s?\)\W*\Z", re.IGNORECASE
+    r"\s?\(\s?(?:confidence|probability)?\s?[:=]?\s?(?P<share>[01]?\.\d+|\d{1,3}\s?%)\s?\)\W*\Z",
+    re.IGNORECASE,
 )
-_SIGN = re.compile(r"[<>≤≥≈~±]=?\s?(?=\d)|(?<![\w\s])[-+](?=\d)|(?:\A|(?<=[:=(\s]))[-+](?=\d)")  # before a number
-_DOUBT = re.compile(r"\w[^\w\n]*\?|\?\?|n['’]t\b", re.IGNORECASE)
+_SIGN = re.compile(r"[<>≤≥≈~±]=?\s?(?=\d)|(?<![\w\s])[-+](?=\d)|(?:\A|(?<=[:=(\s]))[-+](?=\d)|(?<=\d)\+(?!\d)")
+_DOUBT = re.compile(
+    r"\w[^\w\n]*\?|\?\?|n['’]t\b|[❌⛔✗✘✖🚫≠¬]|\A\W{0,3}[<>≤≥~!]=?\s?[^\W\d]|\w\s?[\s(:]\s?[-−]\s?\)?\W{0,3}\Z",
+    re.IGNORECASE,
+)
 _NEGATED = re.compile(  # words that deny or doubt the label before them
     r"\b(?:no|not|none|never|n?either|nor|without|absent|excluded?|unlikely|negative|den(?:y|ies|ied)|ruled?|cannot|cant|"
     r"unclear|uncertain|unsure|questionable|doubtful|possibl[ey]|maybe|perhaps|probabl[ey]|suspected|suspicion|or|vs|"
-    r"versus|if|incorrect|false|wrong|unknown|nicht|keine?|ohne|ausgeschlossen|pas|sans|sin)\b",
+    r"versus|if|unless|incorrect|false|wrong|unknown|likely|guess(?:ing)?|think|believe|low confidence|neg|"
+    r"nicht|nein|nie|kein\w{0,2}|ohne|ausgeschlossen|unsicher|fraglich|möglich(?:erweise)?|vermutlich|wahrscheinlich|"
+    r"unwahrscheinlich|evtl|eventuell|vielleicht|verdacht|verneint|eher|oder|falsch|"
+    r"pas|non(?!-)|sans|aucune?|jamais|peu|peut|doute\w{0,3}|incertaine?|absente?|exclue?s?|éliminée?|niée?|suspectée?|ou|faux|"
+    r"sin|ningun[oa]?|nunca|tampoco|quizás?|tal vez|dudos[oa]|posible(?:mente)?|probablemente|descartad[oa]|negad[oa]|"
+    r"ausente|sospecha|falso)\b|\b(?:n|0|free|frei)\W*\Z",
     re.IGNORECASE,
 )
 _THOUGHT_FIELDS = re.compile(
@@ -196,7 +205,12 @@ def normalize_label(task: Task, value: object) -> str | None:
     name = str(value).strip()
     if name in task.labels:
         return name
-    name = _CONFIDENCE.sub("", _LABEL.sub("", unicodedata.normalize("NFC", name)))
+    name = _LABEL.sub("", unicodedata.normalize("NFC", name))
+    if confidence := _CONFIDENCE.search(name):
+        share = confidence["share"]
+        if float(share.rstrip(" %")) < (50 if share.endswith("%") else 0.5):
+            return None
+        name = name[: confidence.start()]
     signs = _number_signs(name)
     known = {label: _words(label) for label in task.labels if _number_signs(label) == signs}
     words = _words(name)
