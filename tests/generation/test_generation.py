@@ -23,9 +23,10 @@ from support.llm_server import LLMServer, Said, content, entries, serving
 from hf_synth.cli.cli import main
 from hf_synth.correction.transform import GenerateAndCorrect
 from hf_synth.errors import ColumnError, EndpointError, LLMError
-from hf_synth.generation.answers import normalize_label, parse
+from hf_synth.generation.answers import parse
 from hf_synth.generation.gates import Gates
 from hf_synth.generation.generation import check_some, generate, generate_with_figures
+from hf_synth.generation.label_words import normalize_label
 from hf_synth.generation.plan import Call, Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema, render
 from hf_synth.generation.rows import rows_from_answer
