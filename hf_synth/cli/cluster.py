@@ -10,7 +10,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.cli.merged import note_merged, was_merged
 from hf_synth.cli.options import Result
+from hf_synth.cli.repeated import MACHINES, alone
 from hf_synth.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ _WORDS = "words.json"  # the same as it was typed, for the command that comes ne
 _SHARED = ("generate", "correct", "label", "audit", "publish")  # verbs that have shards
 # Options that may differ between machines: no block and no merged row depends on them.
 _OF_A_MACHINE = (
-    "shard", "engine", "address", "workers", "gpus-per-worker", "base-url", "concurrency", "timeout", "rpm", "tpm",
+    *MACHINES, "base-url", "concurrency", "timeout", "rpm", "tpm",
     "hedge", "budget-usd", "price", "journal", "slots", "threads", "batch", "cache",
 )  # fmt: skip
 
@@ -76,7 +78,7 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
 def blocks_of(args: Namespace) -> Path:
     """Return the folder of the blocks of a command; the command is kept in it for `merge`."""
     from hf_synth.cli.cli import verb_parser
-    from hf_synth.cli.config import write_config
+    from hf_synth.cli.config import without_secrets, write_config
     from hf_synth.cli.defaults import values_of
     from hf_synth.cluster.work import blocks_folder
     from hf_synth.task.folders import private_folder, write_private
@@ -85,25 +87,12 @@ def blocks_of(args: Namespace) -> Path:
     same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
     folder = private_folder(blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)))
     if not is_merging(args):
-        kept = {name: value for name, value in values.items() if name not in _OF_A_MACHINE[:5]}
+        kept = {name: value for name, value in values.items() if name not in MACHINES}
         write_config(
             folder / _COMMAND, {args.verb: kept}, comment="What `hf-synth merge` runs once all blocks are there."
         )
-        write_private(folder / _WORDS, json.dumps(words_alone(args)))
+        write_private(folder / _WORDS, json.dumps(alone(without_secrets(args.argv))))
     return folder
-
-
-def words_alone(args: Namespace) -> list[str]:
-    """Return the words of a command as one machine would be given them, without secrets."""
-    from hf_synth.cli.config import without_secrets
-
-    kept, skip = list[str](), False
-    for word in without_secrets(args.argv):
-        name, mark, _ = word.partition("=")
-        ours = name.startswith("--") and name.removeprefix("--") in _OF_A_MACHINE[:5]
-        kept += [] if ours or skip else [word]
-        skip = ours and not mark
-    return kept
 
 
 def computed(args: Namespace, work: Work) -> Result | None:
@@ -120,6 +109,10 @@ def computed(args: Namespace, work: Work) -> Result | None:
         run_on_ray(work, **ray_of(args))
         return None
     number, of = parse_shard(args.shard)
+    if not any(work.folder.glob("*.parquet")) and was_merged(args.out, work):
+        _remove_blocks(args.out, work.folder)
+        print(f"shard {number}/{of}: nothing to do, since {args.out} was written from its blocks")
+        return {"shard": args.shard, "computed": 0, "there_already": 0, "blocks": len(work.places)}
     while work.grow():
         pass
     done, stood = run_here(work, work.shard(number, of))
@@ -146,12 +139,26 @@ def ray_of(args: Namespace) -> Result:
     return {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
 
 
-def clear(args: Namespace) -> None:
-    """Delete the blocks of an output once it is written."""
+def clear(args: Namespace, work: Work | None = None) -> None:
+    """Delete the blocks of an output once it is written.
+
+    Args:
+        work: its blocks; None where it has none.
+    """
     from hf_synth.cluster.work import BLOCKS
     from hf_synth.task.folders import WORK
 
-    shutil.rmtree(args.out / WORK / BLOCKS, ignore_errors=True)
+    if work is not None and is_merging(args):
+        note_merged(args.out, work)
+    _remove_blocks(args.out, args.out / WORK / BLOCKS)
+
+
+def _remove_blocks(out: Path, folder: Path) -> None:
+    """Remove a folder of blocks, and the folders above it in the output that are empty then."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        while (folder := folder.parent) != out and out in folder.parents:
+            folder.rmdir()
 
 
 def is_merging(args: Namespace) -> bool:
@@ -184,6 +191,8 @@ def merge(args: Namespace) -> Any:
     from hf_synth.task.folders import WORK
 
     commands = sorted((args.folder / WORK / BLOCKS).glob(f"*/{_COMMAND}"))
+    if not commands and was_merged(args.folder):
+        raise OutputError(f"{args.folder} was merged already, and is as it was written: there is nothing to do")
     if not commands:
         raise OutputError(f"{args.folder} holds no blocks to merge: run the shards of a verb with --out {args.folder}")
     if len(commands) > 1:
