@@ -8,7 +8,6 @@ once it has come here: the same command then asks nobody for it.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cluster.on_ray import Share, permits_of, places_of, running, workers_of
+from hf_synth.cluster.on_ray import Worker, permits_of, places_of, running, workers_of
 from hf_synth.errors import HfSynthError
 from hf_synth.generation.asking import Asked, CallAsker
 from hf_synth.generation.blocks import Order
@@ -152,23 +151,16 @@ class _Ticket:
     answer: Answer | None = None
 
 
-class _CallWorker:
+class _CallWorker(Worker):
     """A process of Ray that asks questions."""
-
-    def __init__(self, name: str, permits: str | None) -> None:
-        os.umask(0o077)
-        self._share = Share(name, permits)
-
-    def begin(self) -> None:
-        """Return once the worker has begun: Ray starts no more workers than there is room for."""
 
     def ask(self, place: int, asker: Sequence[Any], questions: Sequence[Question]) -> Asked | HfSynthError:
         """Return what `CallAsker.ask` does, or the error of ours that it raised; arguments as for `Share.function`."""
-        return self._share.result(lambda: self._share.function(place, asker).ask(questions))
+        return self.share.result(lambda: self.share.function(place, asker).ask(questions))
 
     def end(self) -> HfSynthError | None:
         """End the streams; return an error with which one ended."""
-        ended = [self._share.result(asker.close) for asker in self._share.functions()]
+        ended = [self.share.result(asker.close) for asker in self.share.functions()]
         return next((error for error in ended if isinstance(error, HfSynthError)), None)
 
 
