@@ -54,12 +54,15 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
 
     Raises:
         UsageError: they contradict each other, or --out is missing.
+        OutputError: shards have asked already what this command would ask.
     """
     from hf_synth.cluster.work import parse_shard
 
     if args.shard is None and args.engine is None and not is_merging(args):
         if args.address or args.workers or args.gpus_per_worker:
             raise UsageError("--address, --workers and --gpus-per-worker need --engine ray")
+        if args.out is not None and not any(unfit.get(name) for name in ("dry_run", "preview")):
+            check_no_answers(args)
         return False
     if args.shard is not None:
         parse_shard(args.shard)
@@ -77,15 +80,11 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
 
 def blocks_of(args: Namespace) -> Path:
     """Return the folder of the blocks of a command; the command is kept in it for `merge`."""
-    from hf_synth.cli.cli import verb_parser
     from hf_synth.cli.config import without_secrets, write_config
-    from hf_synth.cli.defaults import values_of
-    from hf_synth.cluster.work import blocks_folder
     from hf_synth.task.folders import private_folder, write_private
 
-    values, _ = values_of(verb_parser(args.verb), args)
-    same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
-    folder = private_folder(blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)))
+    folder, values = _folder_of(args)
+    private_folder(folder)
     if not is_merging(args):
         kept = {name: value for name, value in values.items() if name not in MACHINES}
         write_config(
@@ -93,6 +92,17 @@ def blocks_of(args: Namespace) -> Path:
         )
         write_private(folder / _WORDS, json.dumps(alone(without_secrets(args.argv))))
     return folder
+
+
+def _folder_of(args: Namespace) -> tuple[Path, Result]:
+    """Return the folder of the blocks of a command, and its options."""
+    from hf_synth.cli.cli import verb_parser
+    from hf_synth.cli.defaults import values_of
+    from hf_synth.cluster.work import blocks_folder
+
+    values, _ = values_of(verb_parser(args.verb), args)
+    same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
+    return blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)), values
 
 
 def computed(args: Namespace, work: Work) -> Result | None:
@@ -121,16 +131,23 @@ def computed(args: Namespace, work: Work) -> Result | None:
     return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places)}
 
 
-def check_no_blocks(args: Namespace, folder: Path) -> None:
-    """Check that no answers of shards would be asked for again: on Ray `generate` reads the journal alone.
+def check_no_answers(args: Namespace) -> None:
+    """Check that no answers of shards would be asked for again: without --shard the journal alone is read.
 
     Raises:
-        OutputError: there are blocks of shards.
+        OutputError: there are blocks of shards of the same command that hold answers or votes.
     """
+    from hf_synth.task.folders import WORK
+
+    asks = getattr(args, "judge" if args.verb == "correct" else "llm", None)
+    if not asks or not (args.out / WORK).is_dir():
+        return
+    folder, _ = _folder_of(args)
     if any(folder.glob("*.parquet")):
         raise OutputError(
-            f"{args.out} has answers of shards, which --engine ray does not read: run the missing shards and "
-            f"`hf-synth merge {shlex.quote(str(args.out))}`, or delete {folder} to ask again for what the journal lacks"
+            f"{args.out} has answers of shards, which {'--engine ray' if args.engine else 'one process'} does not "
+            f"read: run the missing shards and `hf-synth merge {shlex.quote(str(args.out))}`, or delete {folder} to "
+            "ask again for what the journal lacks"
         )
 
 

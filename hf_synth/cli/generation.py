@@ -83,7 +83,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
 
             order, folder = Order(task, exemplars, llm, **how, **keywords), cluster.blocks_of(args)
             if args.engine:
-                cluster.check_no_blocks(args, folder)
+                cluster.check_no_answers(args)
                 rows, run = generate_on_ray(order, folder=folder, **cluster.ray_of(args))
             else:
                 shared = generation_work(order, folder=folder)

@@ -149,6 +149,11 @@ def test_a_shard_that_is_started_again_after_the_merge_asks_nothing(
             server.url,
         ]
         assert "next: hf-synth merge" in shard("a.sqlite")
+        asked = len(server.requests)
+        assert main([*command, "--journal", str(work / "b.sqlite")]) == 1
+        assert "has answers of shards, which one process does not read: run the missing" in capsys.readouterr().err
+        assert main([*command, "--dry-run"]) == 0
+        assert len(server.requests) == asked
         assert main(["merge", str(out), "--journal", str(work / "a.sqlite")]) == 0
         whole = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
         asked = len(server.requests)
