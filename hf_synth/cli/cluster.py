@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.merged import note_merged, was_merged
+from hf_synth.cli.merged import is_merged, note_merged, was_merged
 from hf_synth.cli.options import Result
 from hf_synth.cli.repeated import MACHINES, alone
 from hf_synth.errors import OutputError, UsageError
@@ -119,9 +119,10 @@ def computed(args: Namespace, work: Work) -> Result | None:
         run_on_ray(work, **ray_of(args))
         return None
     number, of = parse_shard(args.shard)
-    if not any(work.folder.glob("*.parquet")) and was_merged(args.out, work):
+    if not any(work.folder.glob("*.parquet")) and was_merged(args.out, work, _folder_of(args)[1]):
         _remove_blocks(args.out, work.folder)
-        print(f"shard {number}/{of}: nothing to do, since {args.out} was written from its blocks")
+        why = f"{args.out} was written from its blocks, and all that is read is the same"
+        print(f"shard {number}/{of}: nothing to do, since {why}")
         return {"shard": args.shard, "computed": 0, "there_already": 0, "blocks": len(work.places)}
     while work.grow():
         pass
@@ -166,7 +167,7 @@ def clear(args: Namespace, work: Work | None = None) -> None:
     from hf_synth.task.folders import WORK
 
     if work is not None and is_merging(args):
-        note_merged(args.out, work)
+        note_merged(args.out, work, _folder_of(args)[1])
     _remove_blocks(args.out, args.out / WORK / BLOCKS)
 
 
@@ -208,8 +209,8 @@ def merge(args: Namespace) -> Any:
     from hf_synth.task.folders import WORK
 
     commands = sorted((args.folder / WORK / BLOCKS).glob(f"*/{_COMMAND}"))
-    if not commands and was_merged(args.folder):
-        raise OutputError(f"{args.folder} was merged already, and is as it was written: there is nothing to do")
+    if not commands and is_merged(args.folder):
+        raise OutputError(f"{args.folder} was merged already, and no shard has computed anything since")
     if not commands:
         raise OutputError(f"{args.folder} holds no blocks to merge: run the shards of a verb with --out {args.folder}")
     if len(commands) > 1:

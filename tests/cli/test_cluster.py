@@ -136,18 +136,8 @@ def test_a_shard_that_is_started_again_after_the_merge_asks_nothing(
         return capsys.readouterr().out
 
     with serving(lambda request, _: Said(entries(request))) as server:
-        command = [
-            "generate",
-            str(work / "gold"),
-            "--llm",
-            "m",
-            "--n",
-            "6",
-            "--out",
-            str(out),
-            "--base-url",
-            server.url,
-        ]
+        command = ["generate", str(work / "gold"), "--llm", "m", "--n", "6", "--base-url", server.url, "--out"]
+        command.append(str(out))
         assert "next: hf-synth merge" in shard("a.sqlite")
         asked = len(server.requests)
         assert main([*command, "--journal", str(work / "b.sqlite")]) == 1
@@ -161,13 +151,18 @@ def test_a_shard_that_is_started_again_after_the_merge_asks_nothing(
         assert len(server.requests) == asked
         assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == whole
         assert main(["merge", str(out)]) == 1
-        assert "was merged already, and is as it was written" in capsys.readouterr().err
+        assert "was merged already, and no shard" in capsys.readouterr().err
         assert "next: hf-synth merge" in shard("b.sqlite", "--seed", "1"), "another command has blocks of its own"
         (work / "new" / "train.parquet").touch()
         assert "next: hf-synth merge" in shard("b.sqlite"), "the output is another one"
     assert main(audit(work, "--shard", "0/1")) == 0
     assert main(["merge", str(work / "audited")]) == 0
-    write_stage(TASK, as_synthetic(list(toy_rows(9, 5))), work / "synthetic", stage="generate")
+    capsys.readouterr()
     assert main(audit(work, "--shard", "0/1")) == 0
-    assert main(["merge", str(work / "audited")]) == 0, "other rows are audited"
+    assert "nothing to do" in capsys.readouterr().out
+    labelled = [{**row, "label": 0} for row in as_synthetic(list(toy_rows(20, 4)))]  # the texts are the same
+    write_stage(TASK, as_synthetic(labelled), work / "synthetic", stage="generate")
+    assert main(audit(work, "--shard", "0/1")) == 0
+    assert "next: hf-synth merge" in capsys.readouterr().out
+    assert main(["merge", str(work / "audited")]) == 0
     assert len(list((work / ".hf_synth" / "merged").glob("audited-*"))) == 1
