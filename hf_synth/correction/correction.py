@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.annotations import annotations_of, check_labelled
+from hf_synth.correction.annotations import annotations_of, check_labelled, with_task_codes
 from hf_synth.correction.audited import Audited, rekey
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.choice import CHOSEN_ON, Choice, choose_method
@@ -46,6 +46,7 @@ from hf_synth.task.labels import (
     check_columns,
     column_of,
     groups_of,
+    id_places,
     label_indices,
     row_digests,
     texts_of,
@@ -308,10 +309,7 @@ def audited_labels_by_position(task: Task, rows: Dataset, audited: Mapping[str, 
     """
     if not audited:
         return {}
-    place = {id: i for i, id in enumerate(rows["id"][:])}
-    missing = [id for id in audited if id not in place]
-    if missing:
-        raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
+    place = id_places(rows["id"][:], audited, "the synthetic rows")
     return rekey(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
 
 
@@ -502,7 +500,7 @@ def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, se
 def _with_contract_columns(task: Task, synthetic: Dataset) -> Dataset:
     """Return rows in the column contract; rows made elsewhere are adopted."""
     complete = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)
-    return synthetic if complete else adopt(task, synthetic)
+    return with_task_codes(task, synthetic) if complete else adopt(task, synthetic)
 
 
 def _usable(task: Task, rows: Dataset) -> Dataset:

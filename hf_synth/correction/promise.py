@@ -19,7 +19,16 @@ from hf_synth.correction.label_error import Plan, Sample
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.models.linear import linear_fit
 from hf_synth.task.arrow import rewrite_columns
-from hf_synth.task.labels import Floats, Ints, audited_labels, check_columns, column_of, label_indices, label_names
+from hf_synth.task.labels import (
+    Floats,
+    Ints,
+    audited_labels,
+    check_columns,
+    column_of,
+    id_places,
+    label_indices,
+    label_names,
+)
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 
 _WORSE = 2.0  # times the share that may be wrong: labels "worse than hoped for", of which the first line tells
 _USED = ("kept", "relabelled")
+_ROWS = "the used rows of the corrected dataset"
 _NO_LABEL = -1  # of a row that a person found unusable: it differs from every label
 _CERTAIN = 1 - 1e-9  # a confidence above it is that of a hard decision, not a measure of how sure the label is
 _STATES = {"sample": "not yet: a sample needs labels", "rest": "not yet: more rows need labels", "done": "holds"}
@@ -207,9 +217,7 @@ def promise(
     if len(used) != sample.rows:
         raise ColumnError(f"the sample was drawn of {sample.rows} used rows, the dataset has {len(used)}")
     ids = list(corrected["id"][:])
-    place = {ids[i]: at for at, i in enumerate(used)}
-    if missing := sum(id not in place for id in (*(audited or ()), *rejected)):
-        raise ColumnError(f"{missing} audited ids are not among the used rows of the corrected dataset")
+    place = id_places((ids[i] for i in used), (*(audited or ()), *rejected), _ROWS)
     given = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     given |= {place[id]: _NO_LABEL for id in rejected}
     labels = label_indices(task, corrected.select(used))
@@ -251,9 +259,7 @@ def with_labels(
     """
     used = _used_positions(task, corrected)
     ids = list(corrected["id"][:])
-    place = {ids[i]: i for i in used}
-    if missing := sum(id not in place for id in (*audited, *rejected)):
-        raise ColumnError(f"{missing} audited ids are not among the used rows of the corrected dataset")
+    place = {id: used[at] for id, at in id_places((ids[i] for i in used), (*audited, *rejected), _ROWS).items()}
     given = audited_labels(task, {place[id]: label for id, label in audited.items()})
     meant = label_indices(task, corrected.select(list(given)), "llm_label") if given else np.zeros(0, dtype=np.int64)
     columns = {name: list(corrected[name][:]) for name in (task.label_column, *_REWRITTEN)}
