@@ -92,9 +92,10 @@ class Promise:
             f"at most {percent(sample.error)} of all {sample.rows:,} labels are wrong with probability "
             f"{percent(sample.confidence)}, labels that people gave counting as right"
         )
+        if self.holds and self.rejected:
+            return f"{self._of_those_that_stay()} {self._unseen()}"
         if self.holds:
-            dropped = f" {self.rejected:,} rejected rows were dropped; they count as wrong labels that were found."
-            return f"The promise holds: {goal}. {self._unseen()}{dropped if self.rejected else ''}"
+            return f"The promise holds: {goal}. {self._unseen()}"
         if plan.stage == "sample":
             n = len(sample.drawn)
             return (
@@ -112,6 +113,18 @@ class Promise:
     def range(self) -> str:
         """A sentence on how many rows people look at in all; empty where the sample has all its labels."""
         return range_line(self.sample) if self.plan.stage == "sample" else ""
+
+    def _of_those_that_stay(self) -> str:
+        """Describe what holds of the labels that are left when rejected rows were dropped: a larger share of fewer."""
+        sample, stay = self.sample, self.sample.rows - self.rejected
+        share = _round_up(self.plan.bound or 0, stay)
+        holds = share <= sample.error
+        holding = "The promise holds" if holds else f"The promise of {percent(sample.error)} does not hold"
+        what = f"at most {percent(sample.error if holds else share)} of the {stay:,} labels that stay are wrong"
+        return (
+            f"{holding}: {what} with probability {percent(sample.confidence)}, labels that people gave counting as "
+            f"right. {self.rejected:,} rejected rows were dropped."
+        )
 
     def _now(self) -> str:
         """Describe what holds if nobody looks at more rows than the sample."""
