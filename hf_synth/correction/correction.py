@@ -24,7 +24,7 @@ from hf_synth.correction.choice import CHOSEN_ON, Choice, choose_method
 from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, halved_by_lineage, part_of_rows
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
-from hf_synth.correction.lineage import lineage_of
+from hf_synth.correction.lineage import fold_groups, lineage_of
 from hf_synth.correction.methods import DEFAULTS, CorrectionOptions, check_method
 from hf_synth.correction.opinions import probabilities_of
 from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, drop_unusable, set_audited_labels
@@ -205,7 +205,7 @@ def _correct(
     known = Rows(
         label_indices(task, usable, "llm_label"),
         label_indices(task, gold),
-        groups_of(gold),
+        fold_groups(task, gold),
         len(task.labels),
         audited_labels_by_position(task, usable, audited),
         list(usable["group"][:]) if audited and "group" in usable.column_names else None,
@@ -420,10 +420,10 @@ def _lineage_warnings(known: Rows, rows: Dataset, gold: Dataset, *, fitted: bool
             "rows cannot be halved together with the gold in their prompts, so figures of the corrector on held-out "
             f"gold are too good: {cure}"
         )
-    named = sum(bool(ids) for ids in column_of(rows, "seed_ids"))
-    if fitted and named and not lineage.shows.any():
+    named = np.array([bool(ids) for ids in column_of(rows, "seed_ids")], dtype=bool)
+    if fitted and (others := int((named & ~lineage.shows.any(axis=1)).sum())):
         lines.append(
-            f"{named} rows name exemplars that are not among this gold: if it is the same gold under other ids, "
+            f"{others} rows name exemplars that are not among this gold: if it is the same gold under other ids, "
             "figures on held-out gold are too good"
         )
     if unknown := int((~lineage.known).sum()):
