@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from runs import run_missing
 
 SIZES, KINDS, RATES = (50, 100, 200, 400), ("uniform", "fixed"), (0.1, 0.2, 0.3, 0.4)
 TEST, MARGIN, WIDTH = 400, 0.02, 300
+NAMES = {"gold_only": "gold only"}
 
 
 def main() -> None:
@@ -180,8 +182,8 @@ def summary(results: list[dict], features: str) -> str:
         lost = "" if m == "auto" else f"{100 * gap.mean():+.2f} (+-{196 * se:.2f})"
         rows.append([m, float(table[:, :, at[m]].mean()), *values, lost])
     head = ["labels by", "all", *(f"{n} gold" for n in SIZES), *KINDS, *(f"{r:.0%}" for r in RATES), "auto minus it"]
-    chosen = {m: sum(r["chosen"] == m for r in results) for m in fixed}
-    lines.append("auto chose " + ", ".join(f"{m} {n} times" for m, n in chosen.items() if n) + ".")
+    chosen = Counter(NAMES.get(r["chosen"], r["chosen"]) for r in results)
+    lines.append("auto chose " + ", ".join(f"{m} {n} times" for m, n in chosen.most_common()) + ".")
     lines.append("Accuracy of the head on test rows:\n\n" + markdown_table(head, rows))
     label_rows = [
         [m, *(float(np.mean([r["labels"][m][i] for r in results])) for i in (0, 1)),

@@ -79,6 +79,7 @@ def correct(args: Namespace) -> Result:
     """Correct the labels of synthetic notes; with --error promise how many of them are wrong."""
     import dataclasses
 
+    from hf_synth.correction.advice import advise_metric
     from hf_synth.correction.audited import powered_accuracy
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.correction.description import describe
@@ -128,6 +129,8 @@ def correct(args: Namespace) -> Result:
         cluster.clear(args)
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
+    if (advice := advise_metric(task, gold, policy)) is not None:
+        print(advice)
     if is_synthetic_gold(column_of(gold, "source", "gold")):
         print(f"what may be claimed: {UNCORRECTED_CLAIM if policy.method == 'none' else CORRECTED_CLAIM}")
     return {"out": str(args.out), "statuses": statuses, "policy": policy.method, "figures": dict(policy.figures)}

@@ -13,7 +13,7 @@ from hf_synth.cli import cluster, llms, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.cli.stopping import keeping_answers
-from hf_synth.errors import ColumnError, LLMError, OutputError, TaskError
+from hf_synth.errors import ColumnError, OutputError, TaskError, UsageError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -201,7 +201,7 @@ def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) 
     from hf_synth.task.folders import work_folder
 
     if args.preview < 1:
-        raise LLMError("--preview N: give the number of notes to look at, 1 or more")
+        raise UsageError("--preview N: give the number of notes to look at, 1 or more")
     beside = options.gold_path(args) or (args.out.parent if args.out else Path())
     args.batch = False  # the answers have the same keys, and a preview does not wait for a day
     with keeping_answers(args, beside), llms.llm_of(args, beside) as llm:

@@ -8,12 +8,13 @@ once it has come here: the same command then asks nobody for it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from hf_synth.cluster.on_ray import Share, permits_of, places_of, running, worke
 from hf_synth.errors import HfSynthError
 from hf_synth.generation.asking import Asked, CallAsker
 from hf_synth.generation.blocks import Order
+from hf_synth.llm.commits import LAST_ANSWERS
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.local import LocalLLM
@@ -34,6 +36,7 @@ from hf_synth.task.columns import Access
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_LOG = logging.getLogger(__name__)
 _GROUP = 32  # questions of a group, at most
 _AT_ONCE = 32  # groups of a worker, at most
 _GROUPS = 16  # groups of a worker: those behind a slow answer are asked meanwhile
@@ -166,9 +169,9 @@ class _CallWorker:
         """Return what `CallAsker.ask` does, or the error of ours that it raised; arguments as for `Share.function`."""
         return self._share.result(lambda: self._share.function(place, asker).ask(questions))
 
-    def end(self) -> HfSynthError | None:
-        """End the streams; return an error with which one ended."""
-        ended = [self._share.result(asker.close) for asker in self._share.functions()]
+    def end(self, now: bool) -> HfSynthError | None:
+        """End the streams, `now` as for `Feed.close`; return an error with which one ended."""
+        ended = [self._share.result(partial(one.close, now=now)) for one in self._share.functions()]
         return next((error for error in ended if isinstance(error, HfSynthError)), None)
 
 
@@ -197,9 +200,8 @@ class _Workers:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None or issubclass(kind, Exception):  # Ctrl-C waits for no answer
-                with contextlib.suppress(HfSynthError):
-                    self._finish(failed=kind is not None)
+            with contextlib.suppress(HfSynthError):
+                self._finish(failed=kind is not None, now=kind is not None and not issubclass(kind, Exception))
         finally:
             self._stack.close()
 
@@ -244,12 +246,20 @@ class _Workers:
         if not self._new and not any(group for group, _ in self._running.values()):
             self._end(_SOON)
 
-    def _finish(self, *, failed: bool) -> None:
-        """End the streams of all workers; where the run failed, what they have asked is answered and kept."""
+    def _finish(self, *, failed: bool, now: bool = False) -> None:
+        """End the streams of all workers; where the run failed, what they have asked is answered and kept.
+
+        Args:
+            now: Ctrl-C stops the run: workers send nothing more, and have `LAST_ANSWERS` for the answers under way.
+        """
         if not self._begun:
             return
+        patience = getattr(self._order.llm, "timeout", _TIMEOUT) if failed else _SOON
+        if now:
+            patience = min(patience, LAST_ANSWERS)
+            _LOG.warning("stopping: waiting up to %.3g s for answers of workers (Ctrl-C again drops them)", patience)
         with contextlib.suppress(HfSynthError):
-            self._end(getattr(self._order.llm, "timeout", _TIMEOUT) if failed else _SOON)
+            self._end(patience, now=now)
         while asked := [one for one, (group, _) in self._running.items() if group]:
             ready, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_SOON if failed else 0)
             for one in ready:
@@ -257,13 +267,16 @@ class _Workers:
             if len(ready) < len(asked):
                 break
 
-    def _end(self, seconds: float) -> None:
+    def _end(self, seconds: float, *, now: bool = False) -> None:
         """End the streams of the workers that have begun, which takes so many seconds at most.
+
+        Args:
+            now: as for `Feed.close`.
 
         Raises:
             HfSynthError: one of them ended with it.
         """
-        ends = [worker.end.remote() for worker in self._begun.values()]
+        ends = [worker.end.remote(now) for worker in self._begun.values()]
         ready, _ = self._ray.wait(ends, num_returns=len(ends), timeout=seconds) if ends else ([], [])
         for one in ready:
             with contextlib.suppress(self._ray.exceptions.RayError):  # a worker is gone, and its stream with it

@@ -1,15 +1,20 @@
-"""What correction warns of: figures on held-out gold that are too good, and labels of gold that serve nothing."""
+"""What correction warns of and advises: figures that are too good, gold labels that serve nothing, another metric."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hf_synth.correction.crossfit import Rows, halved_by_lineage
-from hf_synth.correction.policy import GENERATOR
-from hf_synth.task.labels import column_of
+from hf_synth.correction.policy import GENERATOR, Policy
+from hf_synth.task.labels import column_of, label_indices
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_RARE = 0.1  # share of gold rows below which a label is rare
 
 
 def lineage_warnings(known: Rows, rows: Dataset, gold: Dataset, *, fitted: bool, seed: int) -> list[str]:
@@ -57,3 +62,18 @@ def lineage_warnings(known: Rows, rows: Dataset, gold: Dataset, *, fitted: bool,
             "label, its errors on gold say nothing of them; leave column llm_label of gold out"
         )
     return lines
+
+
+def advise_metric(task: Task, gold: Dataset, policy: Policy) -> str | None:
+    """Return a sentence where `auto` chose by accuracy, used none of the rows, and gold has a rare label; else None."""
+    by_accuracy = "auto_metric" not in policy.figures and bool(policy.figures.get("auto_measured"))
+    if task.kind != "single_label" or policy.method != "gold_only" or not by_accuracy:
+        return None
+    counts = np.bincount(label_indices(task, gold), minlength=len(task.labels))
+    rarest = int(counts.argmin())
+    if counts[rarest] >= _RARE * counts.sum():
+        return None
+    return (
+        f"auto chose by accuracy, and {task.labels[rarest]} has {counts[rarest]} of {counts.sum()} gold rows: "
+        "if macro-F1 is what counts, try --auto-metric macro_f1"
+    )

@@ -31,7 +31,8 @@ _FEW_ROWS = 10  # held-out gold rows of a label below which the sentence names t
 
 CANDIDATES = (NOTHING, "blend", "posterior")
 MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
-MACRO_F1_CANDIDATES = ("weight", "none")  # where macro-F1 decides: rows as the LLM wrote them can find a rare label
+MACRO_F1_CANDIDATES = ("weight", "clean_drop")  # also where macro-F1 decides: most rows keep the LLM's label, which
+# can find a rare label that a corrector overlooks; "none" besides was measured and gains less
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Choice:
         why: a sentence.
         opinions: of the models trained for the choice, on the synthetic rows, by their source (see `decide`).
         metric: what was compared and is promised, one of `methods.METRICS`.
+        macro_f1: of the chosen method's head on held-out gold, where it was compared by it.
     """
 
     method: str
@@ -80,6 +82,7 @@ class Choice:
     why: str
     opinions: Mapping[str, Sequence[Floats]] = field(default_factory=dict, repr=False, compare=False)
     metric: str = "accuracy"
+    macro_f1: float | None = None
 
     def figures(self) -> dict[str, Any]:
         """Return the grounds as figures of a policy."""
@@ -96,8 +99,8 @@ class Choice:
         macro = self.metric != "accuracy"
         if macro:
             figures["auto_metric"] = self.metric
-            if self.scores:
-                figures["auto_macro_f1_on_held_out_gold"] = self.scores[self.method]
+            if self.macro_f1 is not None:
+                figures["auto_macro_f1_on_held_out_gold"] = round(self.macro_f1, 4)
         if self.guarantee is not None:
             figures["auto_macro_f1_loss_at_most" if macro else "auto_loss_at_most"] = round(self.guarantee, 4)
             figures["auto_loss_confidence"] = CONFIDENCE
@@ -176,10 +179,11 @@ def choose(
         accuracy = share_interval(np.asarray(hits[chosen], float)[own], own_codes, 0.05 / len(worth))
     scores = {m: round(float(w.mean()), 4) for m, w in worth.items()}
     why = _choice_sentence(chosen, gains[chosen], guarantee, len(truth), int(codes.max()) + 1, measure)
-    metric = "accuracy" if guesses is None else "macro_f1"
-    if guesses is not None:
-        why += _labels_clause(truth[own], n_labels)
-    return Choice(chosen, scores, gains, behind, guarantee, accuracy, why, metric=metric)
+    choice = Choice(chosen, scores, gains, behind, guarantee, accuracy, why)
+    if guesses is None:
+        return choice
+    why += _labels_clause(truth[own], n_labels)
+    return replace(choice, why=why, metric="macro_f1", macro_f1=float(promised.worth[chosen].mean()))
 
 
 def _choice_sentence(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int, measure: str) -> str:
@@ -206,9 +210,8 @@ def _labels_clause(truth: Ints, n_labels: int | None) -> str:
     known = f" of {n_labels}" if n_labels is not None and with_rows < n_labels else ""
     if not known and rarest >= _FEW_ROWS:
         return ""
-    others = ", those with held-out gold rows" if known else ""
-    few = f"; the rarest has {rarest} of them" if known else f"; the rarest has {rarest} held-out gold rows"
-    return f"; macro-F1 is over {with_rows}{known} labels{others}" + (few if rarest < _FEW_ROWS else "")
+    few = f"; the rarest has {rarest} held-out gold row{'' if rarest == 1 else 's'}" if rarest < _FEW_ROWS else ""
+    return f"; macro-F1 is over {with_rows}{known} labels" + (", those with held-out gold rows" if known else "") + few
 
 
 def choose_method(

@@ -58,14 +58,17 @@ class CallAsker:
         with _LOCK:
             return answers, gates.copies_of(notes), error
 
-    def close(self) -> None:
+    def close(self, *, now: bool = False) -> None:
         """End the stream of the LLM; what was asked is answered.
+
+        Args:
+            now: as for `Feed.close`.
 
         Raises:
             HfSynthError: an error of `llm.stream`.
         """
         if "_begun" in vars(self):
-            self._begun[0].close()
+            self._begun[0].close(now=now)
 
     @cached_property
     def _begun(self) -> tuple[Feed, Gates]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
-from hf_synth.llm.commits import LAST_ANSWERS, Commits, await_last
+from hf_synth.llm.commits import LAST_ANSWERS, Commits, await_last, current_task
 from hf_synth.llm.identity import Server
 from hf_synth.llm.journal import Entry, Journal, mark_unanswered
 from hf_synth.llm.leases import Leases
@@ -104,6 +104,7 @@ class Run:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sent: set[asyncio.Task[Any]] = set()  # those whose request is at the endpoint
         self._spare = False  # whether these are waited for when the run ends
+        self._patience = timeout  # after an error of the endpoint each has the time that it had anyway
         self._room, self._open = threading.Condition(), 0  # questions in flight, and as many ready behind them
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="hf_synth-llm")
@@ -193,11 +194,13 @@ class Run:
             self._introduced.wait(_INTRODUCTION_SECONDS)
         return self._server
 
-    def close(self) -> None:
-        """Stop: nothing more is sent, and answers that arrive within `LAST_ANSWERS` are written to the journal.
+    def halt(self) -> None:
+        """Send nothing more: the next outcome is an error. `close` waits for what is under way."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._halt)
 
-        Ctrl-C while they are awaited drops them; what has arrived is written.
-        """
+    def close(self) -> None:
+        """Stop: nothing more is sent, and answers that come in time go to the journal. Ctrl-C drops the rest."""
         self._loop.call_soon_threadsafe(self._closing.set)
         try:
             self._thread.join()
@@ -214,18 +217,21 @@ class Run:
         self._leases = Leases(self._journal)
         self._ready.set()
         await self._closing.wait()
-        # after an error of the endpoint each answer under way has the time that it had anyway
-        patience = self._timeout if self._fatal is not None else min(self._timeout, LAST_ANSWERS)
-        self._spare |= self._fatal is None
-        self._stop(LLMError("the run was stopped; run again to go on"))
-        self._asker.halt()
+        self._halt()
         if self._spare:
-            await await_last(self._tasks & self._sent, patience)
+            await await_last(self._tasks & self._sent, self._patience)
         self._cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._commits.close()
         await self._leases.close()
         await self._asker.close()
+
+    def _halt(self) -> None:
+        """Send nothing more."""
+        if self._fatal is None:
+            self._spare, self._patience = True, min(self._timeout, LAST_ANSWERS)
+        self._stop(LLMError("the run was stopped; run again to go on"))
+        self._asker.halt()
 
     def _cancel(self) -> None:
         """Drop what is under way."""
@@ -240,7 +246,7 @@ class Run:
                 task.cancel()
 
     async def _answer(self, key: str, messages: Messages) -> Outcome:
-        self._tasks.add(task := _current_task())
+        self._tasks.add(task := current_task())
         try:
             if self._fatal is not None:
                 raise self._fatal
@@ -374,7 +380,7 @@ class Run:
         if usual is None:
             return await first
         tasks = {asyncio.ensure_future(first)}
-        self._sent.add(whole := _current_task())  # which waits for them
+        self._sent.add(whole := current_task())  # which waits for them
         try:
             finished, _ = await asyncio.wait(tasks, timeout=_SLOW * usual)
             if not finished:
@@ -397,7 +403,7 @@ class Run:
         await pace.start(expected)
         began = self._loop.time()
         outcome: Reply | Failure
-        self._sent.add(task := _current_task())
+        self._sent.add(task := current_task())
         try:
             async with asyncio.timeout(self._timeout):
                 outcome = await self._asker.ask(key, messages, schema)
@@ -443,18 +449,12 @@ class Run:
         if failure.outage or not self._answered:
             self._failed += 1
         if self._failed >= _GIVE_UP:
+            self._spare, self._patience = self._answered, min(self._timeout, LAST_ANSWERS)
             raise LLMError(
                 f"{self._where} left {self._failed} questions in a row without an answer ({failure.code})"
                 f"{_because(name)}; the answers so far are in the journal: run again to go on"
             )
         return failure
-
-
-def _current_task() -> asyncio.Task[Any]:
-    """Return the task that runs."""
-    task = asyncio.current_task()
-    assert task is not None
-    return task
 
 
 def _because(name: str) -> str:

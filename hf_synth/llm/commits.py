@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 from hf_synth.llm.journal import Entry, Journal
@@ -53,6 +53,16 @@ class Commits:
                     written.set_exception(failure) if failure else written.set_result(None)
 
 
+def take_back(journal: Journal, keys: Sequence[str]) -> None:
+    """Delete answers that may be to other questions.
+
+    Raises:
+        JournalError: the journal cannot be written.
+    """
+    with journal.transaction() as database:
+        database.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
+
+
 async def await_last(tasks: Set[asyncio.Task[Any]], seconds: float) -> None:
     """Wait so many seconds at most for the answers that are under way when a run is stopped."""
     if not tasks:
@@ -62,3 +72,10 @@ async def await_last(tasks: Set[asyncio.Task[Any]], seconds: float) -> None:
         answers = "1 answer" if len(late) == 1 else f"{len(late):,} answers"
         _LOG.warning("stopping: waiting up to %.3g s for %s (Ctrl-C again drops them)", seconds, answers)
         await asyncio.wait(late, timeout=seconds)
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the task that runs."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hf_synth.errors import EndpointError, LLMError
-from hf_synth.llm.connections import connector, unreached
+from hf_synth.llm.connections import UnaskedError, connector, unreached
 
 if TYPE_CHECKING:
     import aiohttp
@@ -238,7 +238,11 @@ def _resolve(origin: Origin) -> tuple[str, ...]:
 
 
 class LineError(Exception):
-    """A request got no response: `code` is "timeout", "connection", "stopped" or one of `connections.unreached`."""
+    """A request got no response.
+
+    Args:
+        code: "timeout", "connection", "stopped", "unasked" or one of `connections.unreached`.
+    """
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -253,14 +257,26 @@ class Line:
     """
 
     def __init__(
-        self, origin: Origin, addresses: Sequence[str] | None, *, connections: int, connect_timeout: float
+        self,
+        origin: Origin,
+        addresses: Sequence[str] | None,
+        *,
+        connections: int,
+        connect_timeout: float,
+        reuse: bool = True,
     ) -> None:
         import aiohttp  # noqa: F401 - it takes long once, before the clock of the first request runs
 
         self._origin, self._addresses = origin, addresses
         self._connections, self._connect_timeout = connections, connect_timeout
         self._session: aiohttp.ClientSession | None = None
-        self._halted = False
+        self._connector: Any = None
+        self._halted, self._reuse = False, reuse
+
+    @property
+    def unasked(self) -> list[str]:
+        """The marks of requests whose responses may be to others: their connections sent more than was asked for."""
+        return [] if self._connector is None else self._connector.unasked
 
     def halt(self) -> None:
         """Send nothing more; what is under way is answered."""
@@ -274,8 +290,9 @@ class Line:
 
             tls = ssl.create_default_context() if self._origin.scheme == "https" else False
             pinned = None if self._addresses is None else (self._origin.host, self._addresses)
+            self._connector = connector(self._connections, tls, pinned, reuse=self._reuse)
             self._session = aiohttp.ClientSession(
-                connector=connector(self._connections, tls, pinned),
+                connector=self._connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=False,
@@ -287,9 +304,18 @@ class Line:
         self._open()
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, read_timeout: float | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        read_timeout: float | None = None,
+        mark: str = "",
     ) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
         """Send one request.
+
+        Args:
+            mark: what names the request in `unasked`.
 
         Returns:
             Status, headers, and the undecoded body, cut one byte beyond `MAX_BODY`.
@@ -311,7 +337,12 @@ class Line:
             async with self._open().request(
                 method, target, headers=headers, data=body, allow_redirects=False, timeout=limits
             ) as reply:
-                return reply.status, reply.raw_headers, await _read(reply.content)
+                content = await _read(reply.content)
+                if mark:
+                    self._connector.mark(mark)
+                return reply.status, reply.raw_headers, content
+        except UnaskedError:
+            raise LineError("unasked") from None
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise LineError(unreached(error)) from None
         except aiohttp.ServerTimeoutError:
@@ -322,6 +353,7 @@ class Line:
     async def close(self) -> None:
         """Close every connection."""
         if self._session is not None:
+            self._connector.look_at_all()
             await self._session.close()
 
 

@@ -13,6 +13,7 @@ from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm.questions import LOOK, Answer, Chat, Question
 
 _Waiting = tuple[Question, "Future[Answer]"]
+_CLOSED = "the stream of answers was closed; run again to go on"
 _PAUSE = 0.01  # seconds between two looks at the answers, while there is no further question
 
 
@@ -38,7 +39,7 @@ class Feed:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None  # with which the last stream ended
-        self._closing = False
+        self._closing = self._now = False
 
     def ask(self, questions: Sequence[Question]) -> tuple[list[Answer], HfSynthError | None]:
         """Ask questions; return their answers in order once all are there, and None.
@@ -60,8 +61,11 @@ class Feed:
             return answers, error
         return answers, None
 
-    def close(self) -> None:
+    def close(self, *, now: bool = False) -> None:
         """End the stream: what was asked is answered, what it has not read has an error. The next group begins another.
+
+        Args:
+            now: send nothing more, as after Ctrl-C: answers under way go to the journal, as far as they come in time.
 
         Raises:
             HfSynthError: `stream` ended with it, e.g. since the endpoint answered no question.
@@ -69,10 +73,12 @@ class Feed:
         with self._lock:
             if (thread := self._thread) is None:
                 return
-            self._closing = True
+            self._closing, self._now = True, now
             self._new.put(None)
+        if now and (halt := getattr(self._llm, "halt", None)) is not None:
+            halt()
         thread.join()
-        if self._error is not None:
+        if self._error is not None and not now:
             raise self._error
 
     def _questions(self) -> Iterator[Any]:
@@ -95,6 +101,8 @@ class Feed:
                 yield LOOK
             else:
                 self._read.extend(group or ())
+        if self._now:
+            raise LLMError(_CLOSED)
 
     def _run(self) -> None:
         error: BaseException | None = None
@@ -108,7 +116,8 @@ class Feed:
             while not self._new.empty():
                 self._read.extend(self._new.get() or ())
             for future in (*self._open, *(future for _, future in self._read)):
-                future.set_exception(error or LLMError("the stream of answers was closed; run again to go on"))
+                future.set_exception(error or LLMError(_CLOSED))
             self._open.clear()
             self._read.clear()
             self._error, self._thread, self._closing = error, None, False
+            self._now = False

@@ -25,6 +25,8 @@ from hf_synth import __version__
 from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Outcome, Run
+from hf_synth.llm.commits import take_back
+from hf_synth.llm.connections import UNASKED
 from hf_synth.llm.gguf_files import Weights
 from hf_synth.llm.identity import Server, introduce, note_server
 from hf_synth.llm.journal import Entry, Journal, default_journal
@@ -32,17 +34,17 @@ from hf_synth.llm.learning import MOST
 from hf_synth.llm.ledger import PRICES, Ledger, Price
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
 from hf_synth.llm.manners import MOST_RULES, FirstQuestion, Manners, Refusal, changes_as_json, provided_limit, request
-from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, plain_key, provider_of
+from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, plain_key, provider_of
 from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
-from hf_synth.llm.refused import Rules, names_model, own_words
-from hf_synth.llm.replies import Failure, Reply, failure_kind, read_limits, read_reply, retry_after
+from hf_synth.llm.refused import Rules
+from hf_synth.llm.replies import Failure, Reply, read_limits, read_reply
+from hf_synth.llm.statuses import read_failure
 from hf_synth.llm.stream import Stream, Tally
 from hf_synth.reports.progress import mention, shown
 from hf_synth.task.columns import Access
 
 _AGENT = f"hf_synth/{__version__}"
 _AHEAD = 1_024
-_SPENT = {b"insufficient_quota", b"insufficient_user_quota", b"billing_hard_limit_reached"}  # codes or types of a 429
 _PATIENCE = 5.0  # seconds for what a server says of itself
 
 
@@ -99,6 +101,7 @@ class LLM:
     _opened: Journal | None = field(init=False, repr=False, default=None)
     _server: LlamaServer | None = field(init=False, repr=False, default=None)
     _access: Access = field(init=False, repr=False, default="open")  # of a server of this process, also in a pickle
+    _runs: weakref.WeakSet[Run] = field(init=False, repr=False, default_factory=weakref.WeakSet)
     _about: Server | None = field(init=False, repr=False, default=None)  # what it says of itself, asked once
 
     def __post_init__(self) -> None:
@@ -240,6 +243,11 @@ class LLM:
         object.__setattr__(other, "_access", self._access)
         return other
 
+    def halt(self) -> None:
+        """Send nothing more in the streams that are open, from any thread: each ends with an error."""
+        for run in list(self._runs):
+            run.halt()
+
     def keep(self, keys: Sequence[str]) -> None:
         """Keep answers that were cut by the server after all, since something came of them."""
         self.open_journal().accept(keys)
@@ -315,6 +323,8 @@ class LLM:
             )
             yield from stream.answers(questions)
             asking.finish(stream.tally)
+        if asking.wire is not None and asking.wire.unasked:
+            raise LLMError(UNASKED.format(self._where))
 
     def key_facts(self, sampling: Mapping[str, Any], schema: Mapping[str, Any] | None, scope: str) -> list[Any]:
         """Return what is a part of every key beside the messages (`questions.with_keys`)."""
@@ -344,6 +354,7 @@ class _Asking:
         self._llm, self._access, self._schema, self._sampling, self._stack = llm, access, schema, sampling, stack
         self.journal = llm.open_journal()
         self._run: Run | None = None
+        self.wire: Wire | None = None
 
     def submit(self, key: str, messages: Messages) -> Future[Outcome]:
         return self._start().submit(key, messages)
@@ -378,6 +389,7 @@ class _Asking:
     def _start(self) -> Run:
         if self._run is None:
             llm, wire = self._llm, Wire(self._llm, self._access, self._sampling)
+            self.wire = wire
             self._run = Run(
                 wire,
                 where=llm._where,
@@ -391,6 +403,7 @@ class _Asking:
                 pace=llm._ledger.pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm, timeout=llm.timeout),
                 hedge=llm.hedge,
             )
+            llm._runs.add(self._run)
             self._stack.callback(self._run.close)
             if llm._about is not None:
                 self._run.know(llm._about)
@@ -412,7 +425,8 @@ class Wire:
             variables = " or ".join(provider.key_variables)
             raise LLMError(f"there is no API key for {provider.name}; set {variables}, or pass LLM(api_key=...)")
         patience = min(10.0, llm.timeout)
-        line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
+        most, reuse = llm.concurrency or MOST, llm.manners.reuse
+        line = endpoints.Line(origin, addresses, connections=most, connect_timeout=patience, reuse=reuse)
         self._key, self._ours = plain_key(key or "") or "none", ours
         self._llm, self._origin, self._line = llm, origin, line
         self.is_local = endpoints.is_local_host(origin.host) or (
@@ -449,8 +463,16 @@ class Wire:
         self._line.halt()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; take answers back that may be to other questions."""
         await self._line.close()
+        if self.unasked:
+            self._llm.manners.isolate()
+            take_back(self._llm.open_journal(), self.unasked)
+
+    @property
+    def unasked(self) -> list[str]:
+        """The keys of questions whose answers may be to other questions."""
+        return self._line.unasked
 
     async def get(self, path: str) -> Any:
         """Return the JSON at a path beside base_url, or beside its "/v1" when it begins with a slash; else None."""
@@ -482,7 +504,7 @@ class Wire:
             for _ in range(MOST_RULES):
                 rules = {**manners.rules, **alone}
                 body = {"model": self._llm.model, **request(rules, messages, sampling, schema)}
-                outcome = await self._send(body)
+                outcome = await self._send(key, body)
                 if isinstance(outcome, Reply):
                     manners.accept(body)
                     return replace(outcome, sent=changes_as_json(rules, sampling, schema))
@@ -499,40 +521,23 @@ class Wire:
             if first:
                 self._first.leave()
 
-    async def _send(self, body: Mapping[str, Any]) -> Reply | Failure | Refusal:
+    async def _send(self, key: str, body: Mapping[str, Any]) -> Reply | Failure | Refusal:
         """Send one request."""
         try:
             # not through openai's client: its CPU time would be four times the rest
             data = json.dumps(body, ensure_ascii=False).encode()
-            status, raw, content = await self._line.send("POST", self._url, self._headers, data, self._llm.timeout)
+            status, raw, content = await self._line.send("POST", self._url, self._headers, data, self._llm.timeout, key)
         except endpoints.LineError as error:
-            return Failure(error.code, again=True)
+            fatal = UNASKED.format(self._llm._where) if error.code == "unasked" else None
+            return Failure(error.code, again=True, fatal=fatal)
         except UnicodeError:
             return Failure("not_text")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
         plain = endpoints.decompress(content, headers.get("content-encoding", "").strip().lower())
-        if not 200 <= status < 300:
-            failure = self._failure(status, headers, plain or b"", body)
-            return failure if failure.kind else self._llm.manners.suspect(failure, status, plain or b"", body)
-        reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
-        return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
-
-    def _failure(self, status: int, headers: Mapping[str, str], body: bytes, sent: Mapping[str, Any]) -> Failure:
-        """Classify an HTTP status; what of the message repeats the prompt is not read."""
-        where = self._origin
-        messages = {
-            402: f"the credits at {where} are spent (402); top them up, then run again to go on: every answer is kept",
-            401: f"{where} refuses the key (401); {next_step(self._provider)}",
-            403: f"{where} does not allow this (403); check the key's rights and the model",
-            404: f"{where} does not know model {self._llm.model!r} or base_url's path ({status})"
-            + ("" if where.path else "; it usually ends in /v1"),
-        }
-        said = own_words(body, sent)
-        kind = failure_kind(status, said)
-        fatal = messages.get(404 if names_model(status, body) else status) if not kind else None
-        if 300 <= status < 400:
-            fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"
-        if status == 429 and _SPENT & set(said.split(b"\n")):
-            fatal = f"{where} says that the account's quota is spent (429); raise it or use another key"
-        again = status in (408, 409, 429) or status >= 500
-        return Failure(f"http_{status}", again, retry_after(headers), fatal, read_limits(headers), kind)
+        if 200 <= status < 300:
+            reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
+            if isinstance(reply, Reply) or not reply.code.startswith("http_"):
+                return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
+            status = int(reply.code.removeprefix("http_"))  # a gateway's error, which came with status 200
+        failure = read_failure(self._origin, self._provider, status, headers, plain or b"", body)
+        return failure if failure.kind else self._llm.manners.suspect(failure, status, plain or b"", body)

@@ -31,6 +31,7 @@ from hf_synth.llm.refused import LIMITS, STRUCTURE, SYSTEM, Rules, read_refused
 from hf_synth.llm.replies import Failure
 
 _LOG = logging.getLogger(__name__)
+CONNECTION = "one question a connection"  # a rule that is of no field of a request
 _DAYS = 30.0  # until a rule is tried anew
 _GRACE, _NEAR = 0.5, 0.2  # seconds that questions wait for the first one; on this machine
 MOST_RULES = 12  # rules learnt for one question
@@ -113,6 +114,18 @@ class Manners:
                 self._learnt[name] = rule
                 _LOG.info("%s %s, from now on", self._where, _describe(name, rule))
             return alone
+
+    @property
+    def reuse(self) -> bool:
+        """Whether a connection may carry several questions."""
+        return CONNECTION not in self.rules
+
+    def isolate(self) -> None:
+        """Remember that each question is to have a connection of its own."""
+        with self._lock:
+            self.rules = {**self.rules, CONNECTION: "one"}
+            self._written = self._learnt = {**self._learnt, CONNECTION: "one"}
+        self._write({**self._facts, "rules": self._written, "learnt": time.time()})
 
     def suspect(self, failure: Failure, status: int, body: bytes, sent: Mapping[str, Any]) -> Refusal | Failure:
         """Return a refusal with the rules by which to ask again, or the failure where no field is its cause.

@@ -115,6 +115,8 @@ def train(
     if resume and args is not None and not isinstance(args, Mapping):
         raise HfSynthError("a training that can be resumed takes its arguments as a dict, since it sets output_dir")
     processes, chief = joined_processes(), is_chief()
+    if processes > 1 and chief:
+        _LOG.info("%d processes train one model together; each waits for the others", processes)
     rows, output, parent = usable_rows(train), Path(output_dir), model_folder(base_model, revision)
     access = joined_access(task, base_model, parent, train, validation, base_access=base_access)
     if isinstance(args, Mapping):  # checked before a model is loaded and texts are tokenized

@@ -8,12 +8,13 @@ unknown counts as credentialed. Rows and files are looked into here; whatever el
 from __future__ import annotations
 
 import contextlib
-import functools
+import gc
 import re
 import sys
 import types
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,9 +29,23 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 MOST_TASKS = 100  # different values of a column that may name tasks
-_MOST_HELD, _DEEPEST, _MOST_ITEMS = 2_000, 6, 100  # objects, levels and items of a container that are looked into
-_PLAIN = (str, bytes, int, float, complex, type(None), type, types.ModuleType, Path, Task)
-_FOREIGN = ("numpy", "torch", "transformers", "tokenizers", "datasets", "pyarrow", "openai", "asyncio", "threading")
+_MOST_HELD = 200_000  # objects that are looked into, beside plain values
+_PLAIN_TYPES: frozenset[type] = frozenset((str, bytes, int, float, bool, complex, type(None)))
+_PLAIN: tuple[type, ...] = (
+    *_PLAIN_TYPES,
+    type,
+    types.ModuleType,
+    types.CodeType,
+    types.FrameType,
+    types.TracebackType,
+    Path,
+    Task,
+)
+# of which nothing is looked into but the parts of modules and the items of arrays
+_FOREIGN = (
+    "numpy", "torch", "transformers", "tokenizers", "datasets", "pyarrow", "pandas", "polars", "openai", "aiohttp",
+    "asyncio", "threading", "logging",
+)  # fmt: skip
 _TASK_NAME = re.compile(r"[a-z][a-z0-9_]*(?::[a-z0-9_]+)?")
 
 
@@ -96,58 +111,97 @@ def held_access(thing: object) -> Access:
 
     An access is what an attribute `access` says. Attributes of objects and of users' classes, items of containers,
     arguments that are bound, and what users' functions name are looked into. Tasks and rows are not, nor is an object
-    of a class of hf_synth that says itself what its access is. An object of which nothing is known is open.
+    of a class of hf_synth that says itself what its access is. An object of which nothing is known is open. Where an
+    object holds more than `_MOST_HELD` others, everything in this process that says its access counts.
     """
     found: list[str | None] = ["open"]
-    seen: set[int] = set()
-    below: list[tuple[object, int]] = [(thing, 0)]
-    while below and len(seen) < _MOST_HELD:
-        one, depth = below.pop()
-        kind = type(one)
-        if id(one) in seen or isinstance(one, _PLAIN) or kind.__module__.partition(".")[0] in _FOREIGN:
+    seen: dict[int, object] = {}  # objects by id, which are kept alive: another one could get the id of one that ended
+    below = [thing]
+    while below:
+        one = below.pop()
+        if id(one) in seen or issubclass(type(one), _PLAIN):  # not `isinstance`: an object may state another class
             continue
-        seen.add(id(one))
-        access = getattr(one, "access", "open")
-        if isinstance(access, str) or depth == 0:
+        if len(seen) >= _MOST_HELD:
+            found += _accesses_in_process()
+            break
+        seen[id(one)] = one
+        if _root(type(one)) in _FOREIGN:
+            below += _held_by_foreign(one)
+            continue
+        access = _stated(one, sure=one is thing or _says_access(type(one)))
+        if isinstance(access, str) or one is thing:
             found.append(access)
-        own = kind.__module__.partition(".")[0] == "hf_synth" and any("access" in vars(base) for base in kind.__mro__)
-        if depth < _DEEPEST and not own:
-            below += [(part, depth + 1) for part in _held(one)]
+        if not _says_access(type(one)):
+            below += (part for part in _held(one) if type(part) not in _PLAIN_TYPES)
     return strictest(*found)
+
+
+def _stated(thing: object, *, sure: bool) -> Any:
+    """Return the attribute `access`, "open" where there is none, and "" where it cannot be read.
+
+    Args:
+        sure: whether an error is raised: any object may be held, and fail at any question.
+    """
+    try:
+        return getattr(thing, "access", "open")
+    except Exception:
+        if sure:
+            raise
+        return "" if any("access" in vars(base) for base in type(thing).__mro__) else "open"
+
+
+def _root(kind: Any) -> str:
+    """Return the package of a class or a function."""
+    return str(kind.__module__).partition(".")[0]
+
+
+def _says_access(kind: type) -> bool:
+    """Return whether objects of a class of hf_synth say what their access is, whatever they hold."""
+    return _root(kind) == "hf_synth" and any("access" in vars(base) for base in kind.__mro__)
 
 
 def _is_ours(thing: Any) -> bool:
     """Return whether a class or a function is of hf_synth, or of a library."""
-    root = str(thing.__module__).partition(".")[0]
-    return root in ("hf_synth", *_FOREIGN, *sys.stdlib_module_names)
+    return _root(thing) in ("hf_synth", *_FOREIGN, *sys.stdlib_module_names)
+
+
+def _accesses_in_process() -> list[str | None]:
+    """Return what the language models and models in this process say; tasks and rows say it by themselves."""
+    found: list[str | None] = []
+    for one in gc.get_objects():
+        if issubclass(type(one), _PLAIN) or not _says_access(type(one)):
+            continue
+        try:
+            found.append(one.access)
+        except AttributeError:  # an object that another thread is making
+            continue
+        except Exception:
+            found.append(None)
+    return found
+
+
+def _held_by_foreign(thing: Any) -> Iterator[object]:
+    """Yield what containers of libraries hold: the parts of a module of torch, the items of an array of objects."""
+    if isinstance(parts := getattr(thing, "__dict__", {}).get("_modules"), dict):
+        yield from parts.values()
+    elif type(thing).__module__ == "numpy" and getattr(getattr(thing, "dtype", None), "hasobject", False):
+        yield from (item for item in thing.ravel().tolist() if type(item) not in _PLAIN_TYPES)
 
 
 def _held(thing: Any) -> Iterator[object]:
     """Yield what an object holds; nothing that would have to be computed."""
-    if isinstance(thing, Mapping):
-        yield from islice(thing.values(), _MOST_ITEMS)
-    elif isinstance(thing, list | tuple | set | frozenset):
-        yield from islice(thing, _MOST_ITEMS)
-    elif isinstance(thing, functools.partial):
-        yield from (thing.func, *thing.args, *thing.keywords.values())
-    elif isinstance(thing, types.MethodType):
-        yield from (thing.__self__, thing.__func__)
-    elif isinstance(thing, types.FunctionType):
-        yield from (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
-        for cell in thing.__closure__ or ():
-            with contextlib.suppress(ValueError):  # an empty cell
-                yield cell.cell_contents
+    if isinstance(thing, types.FunctionType):
+        yield from (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values(), *vars(thing).values())
+        yield from thing.__closure__ or ()
         if not _is_ours(thing):  # what the code of a user's function names in its module
             yield from (thing.__globals__.get(name) for name in thing.__code__.co_names)
-    elif isinstance(thing, staticmethod | classmethod):
-        yield thing.__func__
-    elif isinstance(thing, property):
-        yield from (thing.fget, thing.fset)
-    yield from getattr(thing, "__dict__", {}).values()
+        return
+    if isinstance(thing, weakref.ref):
+        yield thing()
+    if isinstance(thing, Mapping) and not isinstance(thing, dict):
+        with contextlib.suppress(Exception):  # a user's mapping may compute its values
+            yield from thing.values()
+    yield from gc.get_referents(thing)  # attributes, items of containers, arguments that are bound
     for base in type(thing).__mro__:
         if base.__module__ != "builtins" and not _is_ours(base):  # attributes and methods of a user's class
             yield from vars(base).values()
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            with contextlib.suppress(AttributeError):  # an empty slot
-                yield object.__getattribute__(thing, name)

@@ -53,10 +53,10 @@ class Worker:
             self._askers[place] = asker.with_llm(asker.llm.with_journal(self._ray.folder / f"{self._number}.sqlite"))
         return self._askers[place].ask(questions)
 
-    def _end(self) -> HfSynthError | None:
+    def _end(self, now: bool) -> HfSynthError | None:
         try:
             for asker in self._askers.values():
-                asker.close()
+                asker.close(now=now)
         except HfSynthError as error:
             return error
         return None
@@ -150,6 +150,32 @@ def test_what_was_answered_before_an_error_comes_into_the_journal_of_the_first_p
     first = keys_in(tmp_path / "driver.sqlite")
     assert any(keys <= first for keys in workers), "all answers of the worker that had no error"
     assert len(set().union(*workers) - first) <= 2 * 4, "of the other one all but those that were under way"
+
+
+def test_ctrl_c_sends_no_further_question_and_keeps_what_is_under_way(
+    ray: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(request: dict[str, Any], number: int) -> Said:
+        return Said(entries(request), delay=0.3)
+
+    with serving(late) as server:
+        order = replace(order_for(server, tmp_path / "driver.sqlite"), n=300)
+        wait, pressed = ray.wait, list[int]()
+
+        def interrupted(*given: Any, **more: Any) -> Any:
+            if len(server.requests) >= 4:
+                monkeypatch.setattr(ray, "wait", wait)
+                pressed.append(len(server.requests))
+                raise KeyboardInterrupt
+            return wait(*given, **more)
+
+        monkeypatch.setattr(ray, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spread(order, tmp_path)
+        asked = len(server.requests)
+        assert pressed[0] <= asked <= pressed[0] + 2 * 4, "nothing more is sent"
+    workers = [keys_in(file) for file in sorted(ray.folder.glob("*.sqlite"))]
+    assert sum(map(len, workers)) == asked, "each answer is kept"
 
 
 def keys_in(file: Path) -> set[str]:

@@ -105,3 +105,37 @@ def test_the_promised_macro_f1_holds_for_a_rare_label(n: int, share: float, foun
     print(np.mean(broken), np.mean(bare))
     assert np.mean(broken) <= 0.1
     assert np.mean(bare) > 0.11
+
+
+def test_labels_without_or_with_few_gold_rows_are_named() -> None:
+    truth = np.array([0] * 20 + [1] * 15 + [2])
+    guesses = {NOTHING: np.zeros(36, dtype=int), "a": truth}
+    hits = {m: guess == truth for m, guess in guesses.items()}
+    said = choose(hits, truth, guesses=guesses, n_labels=5)
+    assert said.why.endswith(
+        "macro-F1 is over 3 of 5 labels, those with held-out gold rows; the rarest has 1 held-out gold row"
+    )
+    assert said.macro_f1 == 1.0
+    assert choose(hits, truth, guesses=guesses, n_labels=3).why.endswith(
+        "over 3 labels; the rarest has 1 held-out gold row"
+    )
+    enough = {m: guess[:35] for m, guess in guesses.items()}
+    known = choose({m: g == truth[:35] for m, g in enough.items()}, truth[:35], guesses=enough, n_labels=2)
+    assert "macro-F1 is over" not in known.why
+    assert known.metric == "macro_f1"
+
+
+def test_a_promise_is_of_gold_and_the_choice_of_audited_rows_too() -> None:
+    """Audited rows after the gold move the choice, not the bound."""
+    rng = np.random.default_rng(4)
+    truth = rng.integers(0, 2, 120)
+    alone = np.where(rng.random(120) < 0.7, truth, 1 - truth)
+    better = np.where(rng.random(120) < 0.8, truth, 1 - truth)
+    better[60:] = truth[60:]
+    guesses = {NOTHING: alone, "a": better}
+    gold = {m: guess[:60] for m, guess in guesses.items()}
+    both = choose({m: g == truth for m, g in guesses.items()}, truth, guesses=guesses, n_gold=60, priors=HOPEFUL)
+    own = choose({m: g == truth[:60] for m, g in gold.items()}, truth[:60], guesses=gold, priors=HOPEFUL)
+    assert (both.method, both.guarantee) == (own.method, own.guarantee)
+    assert both.macro_f1 == own.macro_f1
+    assert both.gains["a"].held_out > own.gains["a"].held_out

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+import weakref
+from collections import ChainMap, deque
+from collections.abc import Iterator
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from support.publishing_rows import CREDENTIALED, OPEN, RESTRICTED, gold_rows
@@ -102,3 +108,82 @@ def test_a_wrapper_is_as_strict_as_what_it_holds() -> None:
     assert held_access(SimpleNamespace(access="restricted", llm=Loose())) == "restricted"
     for plain in (SimpleNamespace(), Loose(), Slotted(None), SimpleNamespace(task=CREDENTIALED, notes=["x"] * 3), len):
         assert held_access(plain) == "open"
+
+
+def hidden_far_away() -> Iterator[tuple[str, object]]:
+    """Yield objects that hold something credentialed where one has to look for it."""
+    learnt = Loose(llm=SimpleNamespace(access="credentialed"))
+    deep: object = learnt
+    for _ in range(300):
+        deep = SimpleNamespace(inner=deep)
+
+    def answers() -> Iterator[object]:
+        kept = learnt
+        yield 1
+        yield kept
+
+    begun = answers()
+    next(begun)
+    yield "deep", deep
+    yield "behind many texts", SimpleNamespace(all=[learnt, *["x"] * 100_000])
+    yield "among many objects", SimpleNamespace(all=[learnt, *(object() for _ in range(5_000))])
+    yield "value", SimpleNamespace(all=dict.fromkeys(range(5_000), "x") | {0: learnt})
+    yield "deque", deque([learnt])
+    yield "map", map(str, [learnt])
+    yield "generator", begun
+    yield "chain map", ChainMap({}, {"a": learnt})
+    yield "bound name", methodcaller("x", learnt)
+    yield "array", SimpleNamespace(all=np.array([None, learnt], dtype=object))
+    yield "weak reference", SimpleNamespace(one=weakref.ref(learnt))
+
+
+def test_an_llm_is_found_wherever_an_object_holds_it() -> None:
+    for where, thing in hidden_far_away():
+        assert held_access(thing) == "credentialed", where
+
+
+def test_an_object_that_fails_at_a_question_stops_nothing() -> None:
+    class Lazy:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError("not connected")
+
+    class Broken:
+        @property
+        def access(self) -> str:
+            raise RuntimeError("not connected")
+
+    assert held_access(SimpleNamespace(held=Lazy())) == "open"
+    assert held_access(SimpleNamespace(held=Broken())) == "credentialed", "what it says is not known"
+    with pytest.raises(RuntimeError):
+        held_access(Broken())
+
+
+def test_large_plain_objects_are_open_and_cost_little() -> None:
+    import torch
+
+    class Judge:
+        def __init__(self, held: object) -> None:
+            self.held = held
+
+    net = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(50)))
+    rows = Dataset.from_dict({"text": ["a note"] * 100})
+    began = time.process_time()
+    for held in (["x"] * 100_000, {i: str(i) for i in range(100_000)}, [{"a": i} for i in range(20_000)], net, rows):
+        assert held_access(Judge(held)) == "open"
+    assert time.process_time() - began < 2
+    net.append(type("Judging", (torch.nn.Module,), {"llm": LEARNT})())
+    assert held_access(Judge(net)) == "credentialed", "a container of torch holds a user's module"
+
+
+def test_where_too_much_is_held_every_llm_of_the_process_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("hf_synth.task.access._MOST_HELD", 50)
+    large = SimpleNamespace(all=[object() for _ in range(100)])
+    monkeypatch.setattr("gc.get_objects", list)
+    assert held_access(large) == "open", "there is none"
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / FACTS).write_text(json.dumps({"access": "restricted", "row_digests": []}))
+    learnt = ModelAt(tmp_path)
+    monkeypatch.setattr("gc.get_objects", lambda: [SimpleNamespace(), "text", learnt])
+    assert held_access(large) == "restricted", "it may be the one that was not reached"
