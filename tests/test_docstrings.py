@@ -19,7 +19,6 @@ from hf_synth.hub import connected, running_hub
 from hf_synth.models.linear import linear_fit
 
 PUBLIC = sorted(name for name in hf_synth.__all__ if callable(getattr(hf_synth, name)))
-WITH_MODEL = {"evaluate", "compare", "publish_model"}
 SLOW = {"experiment", "withdraw", "publish_model", "train", "evaluate", "compare", "register", "assess"}
 
 

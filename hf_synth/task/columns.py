@@ -144,6 +144,8 @@ def access_of(dataset: Dataset) -> Access:
         return "open"
     import pyarrow.compute as pc
 
+    if dataset._indices is None:
+        return strictest(*pc.unique(dataset.data.column("access")).to_pylist())
     table = dataset.with_format("arrow")
     accesses: set[str | None] = set()
     for batch in table.select_columns(["access"]).iter(batch_size=100_000):

@@ -292,13 +292,15 @@ def groups_of(rows: Dataset) -> list[Any] | None:
 
 def column_of(rows: Dataset, name: str, default: Any = None) -> list[Any]:
     """Return a column as a list, (N,); where the rows lack it, the default for each row."""
-    from datasets import ClassLabel, Value
+    from datasets import ClassLabel, List, Value
 
     if name not in rows.column_names:
         return [default] * len(rows)
     plain = rows._indices is None and rows.format["type"] is None
-    if plain and isinstance(rows.features[name], Value | ClassLabel):  # others may be stored otherwise, such as JSON
-        values: list[Any] = rows.data.column(name).to_pylist()  # `rows[name]` takes longer: it copies all features
+    feature = rows.info.features[name]  # `rows.features` and `rows[name]` copy all features, which takes longer
+    stored = feature.feature if isinstance(feature, List) else feature
+    if plain and isinstance(stored, Value | ClassLabel):  # others may be stored otherwise, such as JSON
+        values: list[Any] = rows.data.column(name).to_pylist()
         return values
     return list(rows[name][:])
 

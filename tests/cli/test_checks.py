@@ -230,7 +230,8 @@ def test_models_at_hand_are_named(
 
 
 def test_a_table_of_ones_own_named_clinic_is_not_artificial(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from hf_synth.generation.generation import simulated
     from hf_synth.task.scripts import load_task
@@ -314,7 +315,7 @@ def test_an_experiment_without_one_of_its_models_names_another_way(
     assert out.rstrip().endswith("--base-model MODEL")
 
 
-def test_recall_of_each_label_is_printed(work: Path, tmp_path: Path) -> None:
+def test_recall_of_each_label_is_printed() -> None:
     from hf_synth.evaluation.evaluation import score
     from hf_synth.evaluation.recall import few_rows_text, never_found_text, recall_table
 

@@ -225,7 +225,7 @@ def test_a_file_of_another_user_is_not_taken_unasked(
     assert options("sample", "clinic", "rows", "--config", "hf_synth.toml").n == 9
 
 
-def test_a_run_is_written_down_and_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_written_down_and_repeated() -> None:
     words = ["generate", "clinic", "--llm", "simulator", "--n", "4", "--gold-size", "20", "--out", "syn", "-q"]
     assert main([*words, "--sampling", "seed=1", "--timeout", "60"]) == 0
     file = Path("syn", RUN_CONFIG)

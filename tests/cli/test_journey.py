@@ -289,7 +289,7 @@ def test_what_the_configuration_gives_is_left_out() -> None:
 
 
 def test_a_configuration_of_the_folder_makes_the_next_command_short(
-    capsys: pytest.CaptureFixture[str], work: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work.parent)
     Path("hf_synth.toml").write_text(

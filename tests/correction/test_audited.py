@@ -129,7 +129,7 @@ def test_a_choice_counts_audited_rows_for_what_they_stand_for() -> None:
     assert choose(hits, labels, weights=drawn_oftener).scores["posterior"] == 0.75
 
 
-def test_each_stratum_is_looked_at(tmp_path: Path) -> None:
+def test_each_stratum_is_looked_at() -> None:
     rows = pool(300)
     sizes = Counter(TASK.labels[i] for i in rows["llm_label"])
     found = audit_sample(TASK, rows, 45, seed=1)

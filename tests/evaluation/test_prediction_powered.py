@@ -13,7 +13,6 @@ from hf_synth.evaluation.prediction_powered import prediction_powered
 from hf_synth.evaluation.statistics import design_share
 
 T_8 = 2.306004135  # 97.5% quantile of Student's distribution with 8 degrees of freedom
-T_7 = 2.364624252
 
 
 def test_a_mean_by_hand() -> None:

@@ -79,6 +79,7 @@ def test_a_mix_has_the_name_of_its_rows_and_not_of_its_budget() -> None:
     )
     assert lead.points[0].startswith("This mix is gold + uncorrected, ratio 2"), "of equal ones the best score"
     assert "The 100 gold rows hold 99 different texts, which the gold budget counts." in lead.points
+    assert "3 runs of each mix are too few for an interval: the difference may be chance." in lead.points
     assert lead.tiles[0].name == "gold notes alone score as 100 gold + 200 synthetic"
     section = worth_section([low, high])
     assert section is not None

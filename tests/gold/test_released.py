@@ -68,7 +68,7 @@ def test_spans_after_a_comma_and_three_bars_are_read(tmp_path: Path) -> None:
     assert all(id.startswith("train-") for id in rows["id"])
 
 
-def test_the_portals_archives_are_read_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_portals_archives_are_read_as_they_are(tmp_path: Path) -> None:
     """Notes twice, gold of training and test in other forms, output of systems, and a pool beside the test gold."""
     source, portal = i2b2(tmp_path / "source", n=24), tmp_path / "portal"
     portal.mkdir()

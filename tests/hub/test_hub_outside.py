@@ -158,9 +158,7 @@ def test_a_hub_with_a_url_goes_by_it(tmp_path: Path) -> None:
 
 
 # --- pieces ---------------------------------------------------------------------------------------------------------
-def test_files_travel_in_pieces_of_a_megabyte(
-    hub: RunningHub, api: HfApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_travel_in_pieces_of_a_megabyte(hub: RunningHub, api: HfApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece passes through a thread; what is received is hashed there, not on the event loop."""
     hashed: list[tuple[int, bool]] = []
 

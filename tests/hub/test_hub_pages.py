@@ -195,7 +195,7 @@ def test_what_was_not_changed_is_not_sent_again(hub: RunningHub, api: HfApi) -> 
     assert call("GET", url, Range="bytes=0-1,5-6")[0] == 206
 
 
-def test_lists_come_in_pages(hub: RunningHub, api: HfApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_come_in_pages(hub: RunningHub, api: HfApi, monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_synth.hub import gating, reading, repositories
 
     for module, name in ((repositories, "LIST"), (repositories, "PAGE"), (reading, "EXPANDED_PAGE"), (gating, "PAGE")):

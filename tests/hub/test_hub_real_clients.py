@@ -256,7 +256,7 @@ def test_settings_moves_and_a_new_beginning(hub: RunningHub, api: HfApi, tokens:
     assert len(list(api.list_models(sort="last_modified"))) >= 2
 
 
-def test_who_changed_what_last(hub: RunningHub, api: HfApi) -> None:
+def test_who_changed_what_last(api: HfApi) -> None:
     api.create_repo("demo/last")
     for title, path in (("one", "a/b.txt"), ("two", "c.txt"), ("three", "a/d.txt")):
         api.upload_file(path_or_fileobj=b"x", path_in_repo=path, repo_id="demo/last", commit_message=title)
@@ -266,7 +266,10 @@ def test_who_changed_what_last(hub: RunningHub, api: HfApi) -> None:
 
 
 def test_members_readers_and_tokens_for_reading(
-    hub: RunningHub, api: HfApi, root: Path, tokens: dict[str, str], tmp_path: Path
+    hub: RunningHub,
+    api: HfApi,
+    root: Path,
+    tokens: dict[str, str],
 ) -> None:
     api.create_repo("demo/ours", private=True)
     rea, out = other(hub, tokens["rea"]), other(hub, tokens["out"])

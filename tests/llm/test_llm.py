@@ -681,7 +681,7 @@ def test_retry_after_0_is_no_invitation_to_a_storm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["[0:0:0:0:0:0:0:1]", "LOCALHOST", "[::1]"])
-def test_one_address_in_another_spelling(host: str, tmp_path: Path) -> None:
+def test_one_address_in_another_spelling(host: str) -> None:
     from hf_synth.llm.endpoints import Line
 
     origin = parse_origin(f"http://{host}:9/v1")

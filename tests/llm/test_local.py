@@ -225,7 +225,7 @@ def test_stop_texts_end_an_answer_and_are_left_out(model: Path, tmp_path: Path) 
     assert any("cough" in a.text for a in free)
 
 
-def test_a_stop_text_may_span_tokens_and_cut_one(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_text_may_span_tokens_and_cut_one(model: Path, tmp_path: Path) -> None:
     (free,) = make(model, tmp_path, max_new_tokens=20).chat(questions(1), temperature=0)
     words = free.text.split()
     stop = free.text[len(words[0]) - 1 : len(" ".join(words[:3])) + 2]  # from inside a word to inside another

@@ -112,7 +112,9 @@ def gold() -> Dataset:
 
 
 def test_rows_come_of_a_model_that_speaks_nonsense(
-    llama: str, tmp_path: Path, no_calls: Any, caplog: pytest.LogCaptureFixture
+    llama: str,
+    tmp_path: Path,
+    no_calls: Any,
 ) -> None:
     llm = make(llama, tmp_path)
     rows = generate(TASK, gold(), llm, 8)

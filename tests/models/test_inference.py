@@ -85,7 +85,7 @@ def test_half_precision_is_asked_for(model: Path) -> None:
         predict_proba(toy_task(), model, rows, dtype="int8")
 
 
-def test_labels_in_another_order_are_remapped(model: Path, tmp_path: Path) -> None:
+def test_labels_in_another_order_are_remapped(model: Path) -> None:
     rows, other = toy_rows(20, seed=3), toy_task(labels=LABELS[::-1])
     assert np.array_equal(predict_proba(other, model, rows)[:, ::-1], predict_proba(toy_task(), model, rows))
 

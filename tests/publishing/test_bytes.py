@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,12 @@ def label_of(task: Task, i: int, kind: str) -> Any:
 
 
 def gold_of(task: Task, n: int = 20) -> Dataset:
-    rows = []
+    return _gold_of(task.name, n)
+
+
+@cache
+def _gold_of(name: str, n: int) -> Dataset:
+    task, rows = TASKS[name], []
     for i in range(n):
         texts = [text("gold" if c == 0 else "gold more", i) for c in range(len(task.text_columns))]
         rows.append(task.gold_row(f"g{i}", f"p{i}", label_of(task, i, "gold"), *texts))
@@ -54,7 +60,12 @@ def gold_of(task: Task, n: int = 20) -> Dataset:
 
 
 def rows_of(task: Task, n: int = 20) -> Dataset:
-    rows = []
+    return _rows_of(task.name, n)
+
+
+@cache
+def _rows_of(name: str, n: int) -> Dataset:
+    task, rows = TASKS[name], []
     for i in range(n):
         texts = [text("synthetic" if c == 0 else "synthetic more", i) for c in range(len(task.text_columns))]
         label = label_of(task, i, "synthetic")
@@ -239,11 +250,17 @@ def test_what_is_pushed_is_what_was_checked(tmp_path: Path) -> None:
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
+@cache
+def gold_of_grader() -> Dataset:
+    rows = toy_rows(12, task=toy_task(access="restricted"))
+    return rows.map(lambda row, i: {"text": text("gold", i)}, with_indices=True)
+
+
 @pytest.fixture(scope="module")
 def grader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grader")
     task = toy_task(access="restricted")
-    rows = toy_rows(12, task=task).map(lambda row, i: {"text": text("gold", i)}, with_indices=True)
+    rows = gold_of_grader()
     args = TINY_ARGS | {"num_train_epochs": 1}
     return train(task, rows, base_model=tiny_base(folder / "base"), output_dir=folder / "model", args=args)
 
@@ -378,7 +395,7 @@ FILES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("place", FILES)
 def test_a_note_in_any_file_of_a_model_stays_here(grader: Path, tmp_path: Path, place: str) -> None:
     task, folder = toy_task(access="restricted"), tmp_path / "m"
-    gold = toy_rows(12, task=task).map(lambda row, i: {"text": text("gold", i)}, with_indices=True)
+    gold = gold_of_grader()
     shutil.copytree(grader, folder)
     FILES[place](folder)
     told: dict[str, Any] = {"gold": gold, "push": False, "export_dir": "e/m", "membership": False}
@@ -390,7 +407,7 @@ def test_a_note_in_any_file_of_a_model_stays_here(grader: Path, tmp_path: Path, 
 
 def test_a_model_without_a_plant_leaves(grader: Path) -> None:
     task = toy_task(access="restricted")
-    gold = toy_rows(12, task=task).map(lambda row, i: {"text": text("gold", i)}, with_indices=True)
+    gold = gold_of_grader()
     verdict = publish_model(task, grader, None, "o/m", gold=gold, push=False, export_dir="e/m", membership=False)
     assert verdict.allowed, verdict
 
@@ -411,7 +428,7 @@ def test_umlauts_are_letters(grader: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("token", ["Ada Weatherby MRN 00417723", "00417723", "jan.doe@example.org"])
 def test_a_token_that_is_an_identifier_stays_here(grader: Path, tmp_path: Path, token: str) -> None:
     task, folder = toy_task(access="restricted"), tmp_path / "m"
-    gold = toy_rows(12, task=task).map(lambda row, i: {"text": text("gold", i)}, with_indices=True)
+    gold = gold_of_grader()
     told: dict[str, Any] = {"gold": gold, "push": False, "dry_run": True, "membership": False}
     for change in (_added(token), _in_vocabulary(token)):
         shutil.copytree(grader, folder)

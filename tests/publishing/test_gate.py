@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support.publishing_rows import OPEN, gold_rows, synthetic_rows
 
-from hf_synth.publishing.gate import Verdict
+from hf_synth.publishing.gate import Verdict, origin_of_model
 from hf_synth.publishing.publishing import publish_dataset
+from hf_synth.task.labels import row_digests
 
 HUB = "http://127.0.0.1:8090"
 VERDICT = Verdict("dataset", "org/name", "open", True, ("a remark",), counts={"rows": 4}, hub=HUB, push=False)
@@ -64,3 +65,13 @@ def test_publishing_without_a_push_says_that_nothing_was_sent(tmp_path: Path) ->
     assert (verdict.allowed, verdict.pushed, verdict.hub) == (True, False, f"{HUB}/datasets/o/x")
     assert str(verdict).splitlines()[1] == f"  nothing was sent to {HUB}/datasets/o/x; --push (push=True) sends it"
     assert verdict.summary()[1][0] == ("repository", "not pushed (private)")
+
+
+def test_gold_that_lacks_texts_of_a_models_training_is_named_with_their_number() -> None:
+    gold = gold_rows(OPEN, 4)
+    digests = row_digests(OPEN, gold.select_columns(["text"]))
+    facts = {"rows": {"gold": 4}, "row_digests": digests, "gold_texts": 4}
+    whole, part = (origin_of_model(OPEN, facts, [rows]) for rows in (gold, gold.select(range(3))))
+    assert (whole.problems, whole.known) == ((), True)
+    assert part.problems[0].startswith("the gold lacks 1 of the ")
+    assert part.problems[0].endswith(" that the model was trained on: give all of it")

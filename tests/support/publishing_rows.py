@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -35,12 +36,35 @@ def text(kind: str, i: int) -> str:
     return " ".join(f"{rng.choice(NOUNS)} {rng.integers(10, 99)}a" for _ in range(20))
 
 
+_MADE: dict[tuple[Any, ...], Dataset] = {}
+
+
+def _made_once(make: Callable[[], Dataset], task: Task, *key: Any) -> Dataset:
+    """Make rows of one of the three tasks above once; a Dataset never changes."""
+    number = next((i for i, one in enumerate((OPEN, RESTRICTED, CREDENTIALED)) if one is task), None)
+    if number is None:
+        return make()
+    if (number, *key) not in _MADE:
+        _MADE[number, *key] = make()
+    return _MADE[number, *key]
+
+
 def gold_rows(task: Task, n: int = 30, kind: str = "gold") -> Dataset:
+    return _made_once(lambda: _gold_rows(task, n, kind), task, "gold", n, kind)
+
+
+def _gold_rows(task: Task, n: int, kind: str) -> Dataset:
     rows = [task.gold_row(f"adm-{kind}-{i}", f"patient-{i // 2}", i % 3, text(kind, i)) for i in range(n)]
     return Dataset.from_list(rows, features=task.gold_features())
 
 
 def synthetic_rows(task: Task, n: int = 30, *, corrected: bool = True, **columns: Any) -> Dataset:
+    if columns:
+        return _synthetic_rows(task, n, corrected, columns)
+    return _made_once(lambda: _synthetic_rows(task, n, corrected, {}), task, "synthetic", n, corrected)
+
+
+def _synthetic_rows(task: Task, n: int, corrected: bool, columns: dict[str, Any]) -> Dataset:
     rows = []
     for i in range(n):
         rejected = i % 10 == 9
