@@ -31,7 +31,7 @@ def test_phrases_are_replaced_and_other_words_stay(text: str, new: str, monkeypa
 
 LONG = (
     "Varón de 71 años con tos y fiebre; crepitantes en base derecha según la doctora Ibáñez. Vive solo desde marzo, "
-    "camina con bastón y toma aspirina cada noche. La radiografía muestra una condensación lobar, se pauta amoxicilina oral."
+    "camina con bastón y toma aspirina. La radiografía muestra una condensación lobar, se pauta amoxicilina oral."
 )
 
 
