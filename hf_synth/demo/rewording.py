@@ -292,7 +292,7 @@ def _plain_word(word: str) -> str:
 def _writes_nouns_large(texts: Sequence[str]) -> bool:
     """Return whether many words inside sentences have a capital letter, as in German."""
     inside = [w for text in texts for s in sentences_of(text) for w in _WORD.findall(s)[1:] if not w.isupper()]
-    return sum(w[0].isupper() for w in inside) > _NOUNS * len(inside) > 0
+    return bool(sum(w[0].isupper() for w in inside) > _NOUNS * len(inside) > 0)
 
 
 def fillers_of(texts: Sequence[str]) -> tuple[str, ...]:
