@@ -172,7 +172,7 @@ def _load_finder(name: str) -> Callable[[str], Iterable[str]]:
 
 def _print_findings(findings: Findings, tested: Any) -> None:
     from hf_synth.privacy.findings import FLAGS, refusals
-    from hf_synth.privacy.report import nearness
+    from hf_synth.privacy.report import nearness, set_phrase_hint
 
     figures = findings.figures
     print(
@@ -183,8 +183,9 @@ def _print_findings(findings: Findings, tested: Any) -> None:
         print("  no gold was given: copies were not looked for")
     if short := figures.get("too_short"):
         print(f"  {int(short):>7,}  rows have too few words for near-copies to be found in them")
-    for flag, count in refusals(findings, findings.refused).items():
-        print(f"  {count:>7,}  {FLAGS[flag]}")
+    flags = [f"{count:>7,}  {FLAGS[flag]}" for flag, count in refusals(findings, findings.refused).items()]
+    for line in [*flags, *set_phrase_hint(findings)]:
+        print(f"  {line}")
     if "closeness_auc" in figures:
         print(f"  {nearness(findings)}")
         if figures["closeness_auc_low"] > 0.5:
