@@ -37,7 +37,7 @@ from real_llm_summary import summarise
 GOLD, SEEDS, RATIOS = 200, (0, 1, 2), (0.5, 1.0, 2.0)
 PARTS = ("linear", "encoder", "judge", "summary")
 CURVE = (50, 100, 400, 800)
-LABELS = ("raw", "argmax", "auto")
+LABELS = ("raw", "argmax", "auto", "auto_macro_f1")
 STRATEGIES = ("synthetic", "replace", "augment")
 TRAINING = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "bf16": True}
 SAMPLING = (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))
