@@ -83,7 +83,7 @@ class Grid:
 
     Args:
         sizes: gold sizes of the arms; 0 for all rows.
-        arms: "gold", or strategy and labels: "augment raw", "replace auto_macro_f1"; "frequency", the most frequent label of
+        arms: "gold", or strategy and labels: "augment raw", "replace auto"; "frequency", the most frequent label of
             each gold subset; "zero-shot", the labels of a judge that sees no gold, once for all seeds.
         ratios: synthetic rows for each gold row.
         seeds: each with its own gold subset, generation, correction and training.
