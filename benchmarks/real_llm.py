@@ -6,11 +6,11 @@
 
 Gold: 200 sections of MTS-Dialog's 1,201 and 200 pairs of SDOH-NLI; all other gold is the learning curve. A generator is
 `smollm2`, or NAME=FILE.gguf. Each seed has its own gold, its own rows (written from it, few-shot, constrained to the
-labels), corrector and models. Parts (--parts):
+labels), corrector and models. `auto` chooses by accuracy, `auto_macro_f1` by macro-F1. Parts (--parts):
 
 - `linear`: every arm on a linear head: synthetic only, replace and augment (--strategies), each raw, argmax (the
-  paper's rule) and auto, at --ratios; the curve of gold alone;
-- `encoder`: gold only and augment raw, argmax and auto on a fine-tuned MiniLM, which is also the corrector;
+  paper's rule), auto and auto_macro_f1, at --ratios; the curve of gold alone;
+- `encoder`: gold only and augment with the same labels on a fine-tuned MiniLM, which is also the corrector;
 - `judge`: augment with SmolLM2 as the judge, on a linear head;
 - `summary`: a T5 without pretraining on the summaries of MTS-Dialog, against copies of the dialogue; no LLM.
 
