@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_synth.errors import HfSynthError, RowError
+
+_STAGES = ("generate", "correct", "regenerate", "label", "augment", "gold")  # verbs that write rows
 _MANIFESTS = ("hf_synth.json", "hf_synth_facts.json")  # in a folder that hf_synth wrote; the first one found counts
 
 
@@ -33,8 +37,14 @@ class Earlier:
 
 
 def earlier_output(args: Namespace) -> Earlier | None:
-    """Return the output of an earlier run where a verb writes its own; None where there is none."""
+    """Return the output of an earlier run where a verb writes its own; None where there is none.
+
+    Raises:
+        HfSynthError: a person edited the rows there, and the verb would write over them.
+    """
     out = getattr(args, "out", None)
+    if args.verb in _STAGES and isinstance(out, Path) and (out / _MANIFESTS[0]).is_file():
+        _check_edits(args, out)
     if out is None and args.verb == "publish":
         out = Path("export") / args.repo_id.split("/")[-1]
     if not isinstance(out, Path):
@@ -44,6 +54,20 @@ def earlier_output(args: Namespace) -> Earlier | None:
     if written is None or mark is None:
         return None
     return Earlier(out, written, mark, _description(out, written))
+
+
+def _check_edits(args: Namespace, out: Path) -> None:
+    """Check that no rows in a folder were edited by hand, unless nothing is written; `run` takes them as approved."""
+    if getattr(args, "dry_run", False) or getattr(args, "preview", None) is not None:
+        return
+    from hf_synth.task.folders import edited_digests
+
+    with contextlib.suppress(RowError):  # a manifest that is broken says nothing
+        if edited := edited_digests(out):
+            raise HfSynthError(
+                f"{out} was edited by hand ({', '.join(edited)}), and `{args.verb}` would write over it: give another "
+                "--out, or move the folder away"
+            )
 
 
 def _description(out: Path, written: Path) -> str:

@@ -261,7 +261,8 @@ class LLMJudge:
 
     def _vote(self, answer: Answer, tally: Counter[str]) -> Floats | None:
         """Read the vote of an answer, (K,); without one count its failure and return None."""
-        label = parse_label(self.task, answer.text) if answer.status in ("ok", "truncated") else None
+        whole = answer.status == "ok"
+        label = parse_label(self.task, answer.text, whole=whole) if whole or answer.status == "truncated" else None
         if label is None:
             tally[{"refusal": "refused", "error": "errors"}.get(answer.status, "unparsable")] += 1
             return None

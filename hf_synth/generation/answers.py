@@ -6,13 +6,14 @@ without guessing become rows; the others become rejects with a reason. No text o
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hf_synth.generation.label_words import normalize_label
 from hf_synth.llm.thoughts import THINKING, Said, without_tags, without_thoughts
 from hf_synth.task.labels import match_target
 from hf_synth.task.task import Task
@@ -33,23 +34,15 @@ _REFUSAL = re.compile(
 _JSON_TEXT = re.compile(r"\s*(?:```(?:json)?\s*)?[\[{]", re.IGNORECASE)
 _ESCAPED = re.compile(r"\s*[\[{\s]{1,20}\\\"")
 _FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
-_TOKEN = re.compile(r"[^\W\d_]+|\d+")
-_LABEL = re.compile(r"\A\W{0,3}label\W{0,3}[:=]\s*", re.IGNORECASE)
-_CONFIDENCE = re.compile(
-    r"\s?\(\s?(?:confidence|probability)?\s?[:=]?\s?(?:[01]?\.\d+|\d{1,3}\s?%)\s?\)\W*\Z", re.IGNORECASE
-)
-_SIGN = re.compile(r"[<>≤≥≈~±]=?\s?(?=\d)|(?<![\w\s])[-+](?=\d)|(?:\A|(?<=[:=(\s]))[-+](?=\d)")  # before a number
-_DOUBT = re.compile(r"\w[^\w\n]*\?|\?\?|n['’]t\b", re.IGNORECASE)
-_NEGATED = re.compile(  # words that deny or doubt the label before them
-    r"\b(?:no|not|none|never|n?either|nor|without|absent|excluded?|unlikely|negative|den(?:y|ies|ied)|ruled?|cannot|cant|"
-    r"unclear|uncertain|unsure|questionable|doubtful|possibl[ey]|maybe|perhaps|probabl[ey]|suspected|suspicion|or|vs|"
-    r"versus|if|incorrect|false|wrong|unknown|nicht|keine?|ohne|ausgeschlossen|pas|sans|sin)\b",
-    re.IGNORECASE,
-)
 _THOUGHT_FIELDS = re.compile(
-    "think(ing)?|thoughts?|thoughtprocess|(reasoning|thinking)(content|process|steps?)?|analysis|scratchpad|rationale|"
-    "reflection|cot|chainofthought|drafts?"
+    "think(ing)?|thoughts?|thoughtprocess|(reasoning|thinking|analysis)(content|process|steps?|trace)?|scratch(pad)?|"
+    "rationale|(self)?reflections?|cot|chainofthought|(first|initial|old|rejected)?(drafts?|attempts?|versions?)(entries)?|"
+    "drafts?\\w*|(first|initial|old|rejected|previous|discarded)(entries|notes|rows)?|(inner|internal)?monologue|(self)?critique|"
+    "brainstorm(ing)?|notestoself|stepbystep|deliberation|considerations|explanation|plan(ning)?|gedanken|überlegung(en)?|"
+    "raisonnement|réflexions?|razonamiento|pensamientos?"
 )
+_ANSWER_FIELD = "entries"  # of the schema that is asked for
+_BETWEEN = re.compile(r"[^\W\d_]{3,}")  # words between two answers
 
 
 @dataclass(frozen=True)
@@ -81,28 +74,35 @@ def parse(task: Task, text: str, labels: Sequence[str] = (), *, whole: bool = Tr
         return [Parsed(reason=THINKING)]
     if not text.strip():
         return [Parsed(reason="empty" if whole else "truncated")]
-    entries = _parse_by_task(task, text) if task.parse else _entries(task, text, whole)
+    entries = _parse_by_task(task, text) if task.parse else _entries(task, text, whole, labels)
+    if entries is None:
+        return [Parsed(reason="unparsable")]
     if not entries:
         return [Parsed(reason="truncated" if not whole else "refusal" if _REFUSAL.match(text) else "unparsable")]
     parsed = [_check(task, entry, labels) for entry in entries[:_MOST]]
     return parsed if whole else [*parsed, Parsed(reason="truncated")]
 
 
-def parse_label(task: Task, text: str) -> str | list[str] | None:
+def parse_label(task: Task, text: str, *, whole: bool = True) -> str | list[str] | None:
     """Parse the answer of a judge: a JSON object with the label, or the label alone.
 
     Strict, unlike `parse`: a vote is cheap, and a label in the middle of chatter may be a quote of the judged text.
+
+    Args:
+        whole: False for an answer that was cut, which counts as a whole JSON object alone: words may deny the label.
 
     Returns:
         The label's name; a list of names for a multi_label task, whose answer must be a JSON object or list; None for
         any other answer.
     """
-    plain = _FENCE.sub(r"\1", without_thoughts(text[:_LONGEST_RAW]).text[:_LONGEST].strip())
+    plain = _FENCE.sub(r"\1", without_thoughts(text[:_LONGEST_RAW], whole=whole).text[:_LONGEST].strip())
     try:
         value = json.loads(plain)
     except (ValueError, RecursionError):
         value = plain
     is_json = isinstance(value, Mapping | list)
+    if not whole and not is_json:
+        return None
     if isinstance(value, Mapping):
         fields = {_squeeze(key): item for key, item in value.items()}
         value = next((fields[n] for n in (_squeeze(task.label_column), "label", "labels") if n in fields), None)
@@ -170,79 +170,21 @@ def _labels(task: Task, value: object) -> list[str] | None:
     return None if None in names else [label for label in task.labels if label in names]
 
 
-def normalize_label(task: Task, value: object) -> str | None:
-    """Match a value to one of the task's labels: "Grade 2", " grade-2. ", "2" and 2 all match "grade_2".
-
-    A label with a remark after it matches ("mild (as the note says)"). A label in other words does not: "fracture not
-    seen", "pneumonia ruled out" and "severe?" deny or doubt what they name, and "no information" is not "no".
+def _entries(task: Task, text: str, whole: bool, labels: Sequence[str]) -> list[Mapping[str, Any]] | None:
+    """Find the entries of an answer in JSON, in broken JSON, in blocks of lines, or in lines.
 
     Returns:
-        The label's name; None when no label matches, or more than one.
+        None where there are several answers with words between them, so that some are drafts.
     """
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, str | int) or (isinstance(value, str) and len(value) > 200):
-        return None
-    name = str(value).strip()
-    if name in task.labels:
-        return name
-    name = _CONFIDENCE.sub("", _LABEL.sub("", unicodedata.normalize("NFC", name)))
-    signs = _number_signs(name)
-    known = {label: _words(label) for label in task.labels if _number_signs(label) == signs}
-    words = _words(name)
-    for matches in (
-        [label for label in task.labels if unicodedata.normalize("NFC", label) == name],
-        [label for label, w in known.items() if w == words],
-        [label for label, w in known.items() if words and "".join(w) == "".join(words)],
-        [label for label, w in known.items() if words and [t for t in w if t.isdigit()] == words],
-    ):
-        if matches:
-            return matches[0] if len(matches) == 1 and not _DOUBT.search(name) else None
-    return None if _DOUBT.search(name) else _match_prefix(known, name)
-
-
-def _words(text: str) -> list[str]:
-    return _TOKEN.findall(unicodedata.normalize("NFC", text).casefold())
-
-
-def _number_signs(text: str) -> list[str]:
-    """Return the signs before numbers: -1 is not 1, and > 1 is not 1."""
-    return [sign.strip() for sign in _SIGN.findall(text)]
-
-
-def _match_prefix(known: Mapping[str, list[str]], name: str) -> str | None:
-    """Find the label at the beginning of a phrase that names no other label: "grade 2 (symptomatic)"."""
-    words = _words(name)
-    matches = [label for label, w in known.items() if w and words[: len(w)] == w]
-    best = max(matches, key=lambda label: len(known[label]), default=None)
-    if best is None:
-        return None
-    rest = words[len(known[best]) :]
-    numbered = any(t.isdigit() for t in known[best])
-    if numbered and any(t.isdigit() for t in rest):
-        return None
-    tokens = list(_TOKEN.finditer(name.casefold()))
-    between = name.casefold()[tokens[len(known[best]) - 1].end() : tokens[len(known[best])].start()] if rest else ""
-    if not numbered and not between.strip(" \t_\"'`*"):  # no remark, but a longer name of something else
-        return None
-    if rest and _NEGATED.search(name[tokens[len(known[best])].start() :]):
-        return None
-    others = [w for label, w in known.items() if w and label not in matches]
-    ambiguous = any(rest[i : i + len(w)] == w for w in others for i in range(len(rest)))
-    tied = any(label != best and len(known[label]) == len(known[best]) for label in matches)
-    return None if ambiguous or tied else best
-
-
-def _entries(task: Task, text: str, whole: bool) -> list[Mapping[str, Any]]:
-    """Find the entries of an answer in JSON, in broken JSON, in blocks of lines, or in lines."""
     if _ESCAPED.match(text):  # a JSON string without its quotes
         text = text.strip().replace('\\"', '"').replace("\\\\", "\\")
     try:
         entries = list(_unwrap(task, json.loads(text, strict=False)))
     except (ValueError, RecursionError):
-        entries = list(_salvage(task, text))
+        values = list(_salvage(text))
+        if _has_drafts(task, text, values, labels):
+            return None
+        entries = [entry for _, value, _ in values for entry in _unwrap(task, value)]
     if entries or not whole:
         return entries
     text = text[:_LONGEST]
@@ -268,8 +210,12 @@ def _unwrap(task: Task, value: object, depth: int = 0) -> Iterator[Mapping[str, 
         if any(_squeeze(column) in names for column in task.text_columns):
             yield value
             return
+        whole = [item for key, item in value.items() if _squeeze(key) == _ANSWER_FIELD]
+        if whole and (entries := [*_unwrap(task, whole, depth + 1)]):  # what stands beside it is no answer
+            yield from entries
+            return
         for key, item in value.items():
-            if _THOUGHT_FIELDS.fullmatch(_squeeze(key)):
+            if _THOUGHT_FIELDS.fullmatch(_squeeze(key)) and _squeeze(key) not in map(_squeeze, task.labels):
                 continue
             label = normalize_label(task, key) if task.labels else None
             if label and isinstance(item, list) and len(task.text_columns) == 1:  # {"grade_0": ["...", "..."]}
@@ -280,8 +226,24 @@ def _unwrap(task: Task, value: object, depth: int = 0) -> Iterator[Mapping[str, 
                 yield from _unwrap(task, item, depth + 1)
 
 
-def _salvage(task: Task, text: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the entries of complete JSON values in a text, whatever surrounds them."""
+def _has_drafts(task: Task, text: str, values: Sequence[tuple[int, object, int]], labels: Sequence[str]) -> bool:
+    """Check whether whole answers have words between them, unless each is of other labels that were asked for."""
+    whole = [
+        one for one in values if isinstance(one[1], Mapping) and _ANSWER_FIELD in {_squeeze(key) for key in one[1]}
+    ]
+    if not any(_BETWEEN.search(text[a[2] : b[0]]) for a, b in itertools.pairwise(whole)):
+        return False
+    seen: set[str] = set()
+    for _, value, _ in whole:
+        found = {str(entry.get(task.label_column)) for entry in _unwrap(task, value)}
+        if found & seen or not found <= set(labels):
+            return True
+        seen |= found
+    return False
+
+
+def _salvage(text: str) -> Iterator[tuple[int, object, int]]:
+    """Yield the complete JSON values in a text with their start and end, whatever surrounds them."""
     start, failed = 0, 0
     while failed < _TRIES:
         starts = [i for i in (text.find("{", start), text.find("[", start)) if i >= 0]
@@ -293,7 +255,7 @@ def _salvage(task: Task, text: str) -> Iterator[Mapping[str, Any]]:
         except (ValueError, RecursionError):
             failed, start = failed + 1, start + 1
             continue
-        yield from _unwrap(task, value)
+        yield start, value, end
         start = end
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from hf_synth.generation.fact_check import Asked
 from hf_synth.generation.prompts import Messages
 from hf_synth.llm.questions import Answer, Chat, Question, closing
+from hf_synth.llm.thoughts import without_thoughts
 from hf_synth.task.columns import Access
 from hf_synth.task.task import Task
 
@@ -82,7 +83,7 @@ def read_judged(answer: Answer) -> Judged:
     """
     if answer.status != "ok":
         return "unanswered"
-    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", answer.text.strip())
+    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", without_thoughts(answer.text).text.strip())
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

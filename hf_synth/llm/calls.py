@@ -449,6 +449,7 @@ class Run:
         if failure.outage or not self._answered:
             self._failed += 1
         if self._failed >= _GIVE_UP:
+            self._spare, self._patience = self._answered, min(self._timeout, LAST_ANSWERS)
             raise LLMError(
                 f"{self._where} left {self._failed} questions in a row without an answer ({failure.code})"
                 f"{_because(name)}; the answers so far are in the journal: run again to go on"

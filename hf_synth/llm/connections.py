@@ -72,10 +72,10 @@ def connector(limit: int, tls: Any, pinned: tuple[str, Sequence[str]] | None, *,
                 self.reuse = False
             raise aiohttp.ClientConnectionError("the server answers what was not asked")
 
-        def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
-            if not should_close:  # else its own response may lie there, unread
+        def _release(self, key: Any, protocol: Any, **how: Any) -> None:
+            if not how.get("should_close"):  # else its own response may lie there, unread
                 self.look(protocol)
-            super()._release(key, protocol, should_close=should_close)
+            super()._release(key, protocol, **how)
 
         def look(self, protocol: Any) -> None:
             """Note what a connection answered on which a further response lies; a server may say that it closes it."""
@@ -85,8 +85,8 @@ def connector(limit: int, tls: Any, pinned: tuple[str, Sequence[str]] | None, *,
 
         def look_at_all(self) -> None:
             """Look at the connections that wait for a question."""
-            for waiting in self._conns.values():
-                for protocol, _ in waiting:
+            for waiting in list(self._conns.values()):
+                for protocol, *_ in waiting:
                     self.look(protocol)
 
         def mark(self, mark: str) -> None:
@@ -99,10 +99,10 @@ def connector(limit: int, tls: Any, pinned: tuple[str, Sequence[str]] | None, *,
 
 def _statuses(protocol: Any) -> Iterator[int]:
     """Yield the statuses of responses that were not read; how deep aiohttp packs a response depends on its version."""
-    for one in protocol._buffer:
-        while not hasattr(one, "code"):
+    for one in getattr(protocol, "_buffer", ()):
+        while isinstance(one, tuple) and not hasattr(one, "code"):
             one = one[0]
-        yield one.code
+        yield getattr(one, "code", 0)
 
 
 def unreached(error: Exception) -> str:

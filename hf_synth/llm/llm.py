@@ -534,8 +534,10 @@ class Wire:
             return Failure("not_text")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
         plain = endpoints.decompress(content, headers.get("content-encoding", "").strip().lower())
-        if not 200 <= status < 300:
-            failure = read_failure(self._origin, self._provider, status, headers, plain or b"", body)
-            return failure if failure.kind else self._llm.manners.suspect(failure, status, plain or b"", body)
-        reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
-        return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
+        if 200 <= status < 300:
+            reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
+            if isinstance(reply, Reply) or not reply.code.startswith("http_"):
+                return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
+            status = int(reply.code.removeprefix("http_"))  # a gateway's error, which came with status 200
+        failure = read_failure(self._origin, self._provider, status, headers, plain or b"", body)
+        return failure if failure.kind else self._llm.manners.suspect(failure, status, plain or b"", body)

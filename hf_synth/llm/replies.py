@@ -65,6 +65,20 @@ _CUTS = (
     "limit",
     "model_context_window_exceeded",
 )
+_BROKEN = (
+    "error",
+    "abort",
+    "aborted",
+    "cancel",
+    "cancelled",
+    "canceled",
+    "interrupted",
+    "insufficient_system_resource",
+)
+_OVERLOADS = (  # words of an error that came with status 200, and the status that says the same
+    (re.compile(r"rate.?limit|too many requests", re.IGNORECASE), 429),
+    (re.compile(r"overloaded|unavailable|at capacity|try again", re.IGNORECASE), 503),
+)
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
@@ -243,15 +257,15 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
             "blockReason"
         ):
             return Failure("blocked", kind="refusal")  # Gemini: the prompt was blocked
-        if not data.get("choices") and (status_code := _status_within(data)):
+        if status_code := _status_within(data):
             return Failure(f"http_{status_code}", again=status_code in (408, 409, 429) or status_code >= 500)
         choice = data["choices"][0]
         message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
-        if choice.get("error") and finish == "error":  # the answer broke off at a gateway
+        if finish.lower() in _BROKEN:  # at a gateway, or since the server was stopped
             return Failure("malformed", again=True)
         usage = data.get("usage")
         usage = usage if isinstance(usage, Mapping) else {}
-        refused = message.get("refusal")
+        refused = message.get("refusal") or _is_refused(message.get("content"))
         counts = [usage.get(n) for n in ("prompt_tokens", "completion_tokens")]
         text, thoughts = _text_of(message)
         served_by = str(data.get("model") or model)
@@ -281,8 +295,15 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
 def _status_within(data: Mapping[str, Any]) -> int | None:
     """Return the HTTP status of an error that a gateway sent with status 200; None where there is none."""
     error = data.get("error")
-    code = str(error.get("code") or error.get("status") or "") if isinstance(error, Mapping) else ""
-    return int(code) if re.fullmatch("[45][0-9]{2}", code) else None
+    places = [error] if isinstance(error, Mapping) else []
+    places += [] if data.get("choices") else [data]
+    for place in places:
+        for code in (place.get("code"), place.get("status"), place.get("status_code")):
+            if re.fullmatch("[45][0-9]{2}", str(code)):
+                return int(str(code))
+    said = " ".join(map(str, error.values())) if isinstance(error, Mapping) else str(error or "")
+    found = (status for words, status in _OVERLOADS if words.search(said))
+    return None if data.get("choices") else next(found, None)
 
 
 def _text_of(message: Mapping[str, Any]) -> tuple[str, bool]:
@@ -295,7 +316,7 @@ def _text_of(message: Mapping[str, Any]) -> tuple[str, bool]:
     thoughts = any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
     if isinstance(content, list):
         parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
-        texts = [part.get("text") or "" for part in parts if _is_text(part)]
+        texts = [_plain(part.get("text")) for part in parts if _is_text(part)]
         return "".join(texts), thoughts or len(texts) < len(parts)
     if isinstance(content, Mapping):  # JSON that a gateway has read already
         return str(content["text"]) if isinstance(content.get("text"), str) else json.dumps(content), thoughts
@@ -307,6 +328,17 @@ def _text_of(message: Mapping[str, Any]) -> tuple[str, bool]:
     return content or "", thoughts
 
 
+def _plain(text: Any) -> str:
+    """Return the text of a part, which may lie one level deeper."""
+    return str((text.get("value") if isinstance(text, Mapping) else text) or "")
+
+
+def _is_refused(content: Any) -> bool:
+    """Check whether a message has parts, and none but refusals among them."""
+    parts = content if isinstance(content, list) else []
+    return bool(parts) and all(isinstance(part, Mapping) and part.get("type") == "refusal" for part in parts)
+
+
 def _is_text(part: Mapping[str, Any]) -> bool:
     """Check that a part of a message is text for the reader: no thought, picture or call."""
     return str(part.get("type") or "text") in ("text", "output_text") and not part.get("thought")
@@ -314,7 +346,8 @@ def _is_text(part: Mapping[str, Any]) -> bool:
 
 def _assemble_stream(body: bytes) -> dict[str, Any]:
     """Assemble a reply that was streamed although no stream was asked for."""
-    text, thoughts, finish, ended = "", "", None, False
+    text = refusal = arguments = ""
+    thoughts, finish, ended, answered = False, None, False, False
     whole: dict[str, Any] = {}
     for line in _LINE_END.split(body.decode("utf-8", "replace")):
         said = line.removeprefix("data:").strip() if line.startswith("data:") else ""
@@ -325,11 +358,19 @@ def _assemble_stream(body: bytes) -> dict[str, Any]:
         if chunk.get("error"):
             raise ValueError("the stream broke off")
         for choice in (one for one in chunk.get("choices") or [] if not one.get("index")):
-            delta = choice.get("delta") or choice.get("message") or {}
-            text += delta.get("content") or ""
-            thoughts += delta.get("reasoning_content") or delta.get("reasoning") or ""
+            answered = True
+            if choice.get("message"):  # the whole of it
+                text, arguments, delta = "", "", choice["message"]
+            else:
+                delta = choice.get("delta") or {}
+            for call in delta.get("tool_calls") or ():
+                arguments += str((call.get("function") or {}).get("arguments") or "")
+            part, thought = _text_of({name: value for name, value in delta.items() if name != "tool_calls"})
+            text, thoughts, refusal = text + part, thoughts or thought, refusal + str(delta.get("refusal") or "")
             finish = choice.get("finish_reason") or finish
-    message = {"content": text, "reasoning_content": thoughts}
+    if not answered:
+        raise ValueError("the stream holds no answer")
+    message = {"content": text or arguments, "refusal": refusal, "reasoning_content": thoughts}
     finish = finish or ("stop" if ended else "length")  # without an end the stream was cut
     return whole | {"choices": [{"message": message, "finish_reason": finish}]}
 

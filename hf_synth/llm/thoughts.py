@@ -18,23 +18,32 @@ from dataclasses import dataclass, replace
 
 THINKING = "thinking"  # code of a reply, and reason of a row, where thoughts are all that there is
 _NAMES = (
-    r"(?:(?:think(?:ing)?|thought|reasoning)(?:[_ -]?(?:process|steps?|mode|trace|chain|block))?|thoughts|reflection|"
-    r"scratch_?pad|rationale|monologue|cot|"
-    r"(?:inner|internal)_?(?:thoughts?|monologue|reasoning)|chain_of_thought|deliberation|antthinking)"
+    r"(?:(?:think(?:ing)?|thought|reasoning)(?:[_ -]?(?:process|steps?|mode|trace|chain|block|content|text))?|thoughts|"
+    r"(?:self[_-]?)?reflections?|scratch_?pad|rationale|monologue|cot|"
+    r"(?:inner|internal|hidden)_?(?:thoughts?|thinking|monologue|reasoning|voice|dialogue)|chain_of_thought|"
+    r"deliberat(?:e|ion)|cognition|antthinking|"
+    r"(?:nach)?denken|gedanken(?:gang)?|überlegung(?:en)?|raisonnement|r[ée]flexions?|pens[ée]es?|razonamiento|"
+    r"pensamientos?)"
 )
 # Names that a note may hold as a tag: they count where an answer does not begin with its JSON.
-_WIDE = r"(?:analysis|plan(?:ning)?|drafts?|brainstorm(?:ing)?|chain-of-thought|reflect|reason|notes_to_self|internal)"
-_LESS, _MORE, _GAP = r"(?:<|&lt;|＜|\\u003c)", r"(?:>|&gt;|＞|\\u003e)", r"[\s\u200b\u2060\ufeff]?"
+_WIDE = (
+    r"(?:analysis|plan(?:ning)?|drafts?|brainstorm(?:ing)?|chain-of-thought|reflect|reason|notes_to_self|internal|hidden|"
+    r"steps?|critique|analyse|análisis)"
+)
+_LESS = r"(?:<|&(?:amp;)*(?:lt|\#0*60|\#x0*3c);|＜|\\u003c)"
+_MORE = r"(?:>|&(?:amp;)*(?:gt|\#0*62|\#x0*3e);|＞|\\u003e)"
+_GAP = r"[\s\u200b\u2060\ufeff]?"
 _PREFIX = r"(?:[a-z]\w{0,20}:)?"
 _FINAL = ("final", "answer", "response")
 # An opening or closing tag; the groups are (closing mark, name) of each style. Attributes must look like attributes: a
 # note may say "Na < thought to be low".
 _TAG = re.compile(
-    rf"{_LESS}{_GAP}(?P<xml_end>(?:\\?/)?){_GAP}(?P<xml>{_PREFIX}{_NAMES}|(?P<wide>{_WIDE}))"
+    rf"{_LESS}{_GAP}(?P<xml_end>(?:\\?/)?){_GAP}(?P<xml>{_PREFIX}{_NAMES}(?::\w{{1,20}})?|(?P<wide>{_WIDE}))"
     rf"(?:\s+[\w:.-]+\s*=[^<>&]{{0,200}}?)?{_GAP}(?P<empty>/?){_MORE}"
     rf"|\[\s?(?P<square_end>/?)\s?(?P<square>{_NAMES})\s?\]"
     r"|[◁◀⟨]\s?(?P<kimi_end>/?)\s?(?P<kimi>think(?:ing)?)\s?[▷▶⟩]"
-    rf"|<\|\s?(?P<pipe_end>/|end_?(?:of_?)?)?(?:begin_?(?:of_?)?|start_?(?:of_?)?)?(?P<pipe>{_NAMES})\s?\|?>"
+    rf"|{_LESS}[|｜]\s?(?P<pipe_end>/|end[_▁]?(?:of[_▁]?)?)?(?:(?:begin|start)[_▁]?(?:of[_▁]?)?)?(?P<pipe>{_NAMES})"
+    rf"(?:[_▁](?:start|begin|(?P<pipe_last>end)))?\s?[|｜]?{_MORE}"
     r"|<\|channel>[ \t]?(?P<gemma>[a-z_]{0,20})|(?P<gemma_end><channel\|>)"
     r"|<unused(?P<medgemma>9[45])>(?:thought\b)?"
     r"|<\|inner_(?P<inner>prefix|suffix)\|>"
@@ -43,7 +52,7 @@ _TAG = re.compile(
 )
 _SQUARE = re.compile(rf"\[\s?(/?)\s?({_NAMES})\s?\]", re.IGNORECASE)
 _HINT = re.compile(  # a quick look: most texts have none
-    rf"<\||<channel\||<unused9|<details|[◁◀⟨]|{_LESS}{_GAP}\\?/?{_GAP}{_PREFIX}(?:{_NAMES}|{_WIDE})\b|\[\s?/?\s?{_NAMES}\s?\]",
+    rf"{_LESS}\s?[|｜]|<channel\||<unused9|<details|[◁◀⟨]|{_LESS}{_GAP}\\?/?{_GAP}{_PREFIX}(?:{_NAMES}|{_WIDE})\b|\[\s?/?\s?{_NAMES}\s?\]",
     re.IGNORECASE,
 )
 # Harmony: the header of a message, with some or all of its markers; the last final message is the answer.
@@ -51,6 +60,9 @@ _HEADER = re.compile(
     r"<\|channel\|>\s?(?P<channel>[a-z]+)[^<\n]{0,80}(?:<\|constrain\|>[^<\n]{0,40})?(?:<\|message\|>)?"
     r"|<\|start\|>\s?(?:assistant)?\s?(?P<bare>[a-z]*)\s?<\|message\|>",
     re.IGNORECASE,
+)
+_MARKER = re.compile(
+    rf"{_LESS}\|\s?(?P<name>channel|message|start|end|return|call|constrain)\s?\|{_MORE}", re.IGNORECASE
 )
 _MESSAGE_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 # Harmony, Gemma and Granite without markers.
@@ -63,11 +75,13 @@ _GRANITE_END = re.compile(r"here(?: is|['’]s) my response\b.{0,3}:(?:\*\*)?", 
 _SPACED, _SPACED_FINAL = re.compile(r"\s*(?:assistant\s)?analysis\s"), re.compile(r"\bassistant\s?final\b")
 # Thoughts under a heading, in lines marked as quoted, and in comments.
 _HEADED = re.compile(
-    r"[\s*#_]*(?:thinking|thoughts?|thought process|reasoning|chain of thought|scratchpad|analysis|drafts?)[\s*_]*:",
+    r"[\s*#_]*(?:thinking|thoughts?|thought process|reasoning|chain of thought|scratchpad|analysis|drafts?)"
+    r"(?:[\s*_]*:|(?<=[\w*_])[ \t*_]*(?=\n))",
     re.IGNORECASE,
 )
 _ANSWER_HEAD = re.compile(
-    r"^[ \t*#_]*(?:final )?(?:answer|output|response|result|json)[ \t*_]*:[ \t*_]*", re.IGNORECASE | re.MULTILINE
+    r"^[ \t*#_]*(?:final )?(?:answer|output|response|result|json)(?:[ \t*_]*:[ \t*_]*|[ \t*_]*$)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _QUOTED = re.compile(r"\s*(?:>[^\n]*(?:\n|\Z))+")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
@@ -146,6 +160,8 @@ def _cut(text: str) -> Said:
     """Cut thoughts of every form, one form after the other."""
     marked = _HINT.search(text) is not None
     thoughts = False
+    if marked and "|" in text:  # markers of harmony may come escaped
+        text = _MARKER.sub(lambda marker: f"<|{marker['name'].lower()}|>", text)
     if marked and ("<|channel|>" in text or "<|message|>" in text):
         if (said := _cut_harmony(text)).unfinished:
             return said
@@ -161,8 +177,11 @@ def _cut(text: str) -> Said:
         text, thoughts = finals[-1], True
     elif _STRIPPED_START.match(text):
         return _UNFINISHED
-    elif _HEADED.match(text) and (answers := _ANSWER_HEAD.split(text))[1:]:
-        text, thoughts = answers[-1], True
+    elif _HEADED.match(text):
+        if (answers := _ANSWER_HEAD.split(text))[1:]:
+            text, thoughts = answers[-1], True
+        elif "{" in text and not text.rstrip().endswith(("}", "]", "```", ">")):
+            return _UNFINISHED
     elif (quoted := _QUOTED.match(text)) and text[quoted.end() :].strip():
         text, thoughts = text[quoted.end() :], True
     if 0 <= text.find("<!--") < _json_start(text):
@@ -198,6 +217,8 @@ def _cut_tags(text: str, start: int | None = None) -> Said:
     open_tags: list[str] = []
     place, thoughts = 0, False
     paired = {f"{mark}{word}".lower() for mark, word in _SQUARE.findall(text)}
+    if opening := _SQUARE.match(text.lstrip()):  # an answer that begins with a tag
+        paired |= {opening[2].lower(), f"/{opening[2].lower()}"}
     for tag in _TAG.finditer(text):
         name, ends = _read_tag(tag, paired)
         doubtful = tag["wide"] or (tag["details"] is not None and "reasoning" not in tag["details"])
@@ -239,10 +260,11 @@ def _read_tag(tag: re.Match[str], paired: set[str]) -> tuple[str, bool]:
         return "details", bool(tag["details_end"])
     if word := tag["square"]:  # notes have square brackets too: capitals, or a pair
         pair = {word.lower(), f"/{word.lower()}"} <= paired
-        return f"square {word.lower()}" if word.isupper() or pair else "", bool(tag["square_end"])
+        sure = word.isupper() or pair or tag["square_end"]
+        return f"square {word.lower()}" if sure else "", bool(tag["square_end"])
     for style in ("xml", "kimi", "pipe"):
         if tag[style]:
-            return f"{style} {tag[style].lower()}", bool(tag[f"{style}_end"])
+            return f"{style} {tag[style].lower()}", bool(tag[f"{style}_end"] or (style == "pipe" and tag["pipe_last"]))
     return "", False
 
 

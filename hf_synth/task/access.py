@@ -128,12 +128,26 @@ def held_access(thing: object) -> Access:
         if _root(type(one)) in _FOREIGN:
             below += _held_by_foreign(one)
             continue
-        access = getattr(one, "access", "open")
+        access = _stated(one, sure=one is thing or _says_access(type(one)))
         if isinstance(access, str) or one is thing:
             found.append(access)
         if not _says_access(type(one)):
             below += (part for part in _held(one) if type(part) not in _PLAIN_TYPES)
     return strictest(*found)
+
+
+def _stated(thing: object, *, sure: bool) -> Any:
+    """Return the attribute `access`, "open" where there is none, and "" where it cannot be read.
+
+    Args:
+        sure: whether an error is raised: any object may be held, and fail at any question.
+    """
+    try:
+        return getattr(thing, "access", "open")
+    except Exception:
+        if sure:
+            raise
+        return "" if any("access" in vars(base) for base in type(thing).__mro__) else "open"
 
 
 def _root(kind: Any) -> str:

@@ -15,6 +15,7 @@ from support.clinic_rows import clinic_gold
 from hf_synth import load_task
 from hf_synth.cli import main
 from hf_synth.cli.replacing import earlier_output
+from hf_synth.errors import HfSynthError
 from hf_synth.task.folders import write_stage
 
 
@@ -91,3 +92,19 @@ def test_a_verb_says_it_and_a_quiet_one_does_not(
     for more, said in (([], False), ([], True), (["-q"], False)):
         assert main([*words, *more]) == 0
         assert ("g: replaced (90 rows of 2" in capsys.readouterr().err) == said
+
+
+def test_rows_that_a_person_edited_are_not_written_over(tmp_path: Path) -> None:
+    task, out = load_task("clinic"), tmp_path / "synthetic"
+    write_stage(task, clinic_gold(task, [0, 1, 2]), out, stage="generate")
+    other = write_stage(task, clinic_gold(task, [0, 1]), tmp_path / "other", stage="generate")
+    (out / "train.parquet").write_bytes((other / "train.parquet").read_bytes())
+    for verb in ("generate", "correct", "regenerate", "label", "augment", "gold"):
+        with pytest.raises(HfSynthError, match=rf"edited by hand \(train.parquet\), and `{verb}` would write over it"):
+            earlier_output(Namespace(verb=verb, out=out))
+    for unfit in ({"dry_run": True}, {"preview": 3}):
+        assert earlier_output(Namespace(verb="generate", out=out, **unfit)) is not None
+    assert earlier_output(Namespace(verb="run", out=out)) is not None
+    assert earlier_output(Namespace(verb="generate", out=other)) is not None
+    (other / "train.parquet").unlink()
+    assert earlier_output(Namespace(verb="generate", out=other)) is not None, "nothing of a person is lost"

@@ -62,6 +62,7 @@ def test_each_fact_with_a_pattern_is_one_question() -> None:
     ('{"answer": "not stated"}', "unreadable"),
     ("```json\n{\"answer\": \"negated\"}\n```", "negated"), ("stated or missing", "unreadable"),
     ("", "unreadable"), ("yes", "unreadable"),
+    ('<think>{"answer": "stated"}? No.</think>{"answer": "negated"}', "negated"), ("<think>stated", "unreadable"),
 ])  # fmt: skip
 def test_an_answer_that_is_none_of_the_three_is_unreadable(text: str, found: str) -> None:
     assert read_judged(Answer(text, "ok")) == found

@@ -23,9 +23,10 @@ from support.llm_server import LLMServer, Said, content, entries, serving
 from hf_synth.cli.cli import main
 from hf_synth.correction.transform import GenerateAndCorrect
 from hf_synth.errors import ColumnError, EndpointError, LLMError
-from hf_synth.generation.answers import normalize_label, parse
+from hf_synth.generation.answers import parse
 from hf_synth.generation.gates import Gates
 from hf_synth.generation.generation import check_some, generate, generate_with_figures
+from hf_synth.generation.label_words import normalize_label
 from hf_synth.generation.plan import Call, Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema, render
 from hf_synth.generation.rows import rows_from_answer
@@ -588,10 +589,28 @@ NEGATED = dataclasses.replace(PAIRS, labels=("fracture", "pneumonia", "severe", 
         ("'Severe'.", "severe"),
         ("label: severe", "severe"), ("**Label:** severe", "severe"), ("severe (95%)", "severe"),
         ("œde\u0300me aigu", "œdème aigu"),
+        ("severe (30%)", None), ("severe (0.2)", None), ("severe (low confidence)", None), ("fracture, likely", None),
+        ("no, unless it was missed", None), ("fracture - I am guessing", None), ("fracture ❌", None),
+        ("fracture: 0", None), ("fracture: N", None), ("fracture (neg.)", None), ("fracture (-)", None),
+        ("fracture-free", None), ("¬fracture", None), ("~fracture", None), ("> severe", None),
+        ("fracture: nein", None), ("fracture, aber unsicher", None), ("fracture, fraglich", None),
+        ("fracture - kein Hinweis", None), ("fracture (wahrscheinlich)", None), ("fracture: Verdacht", None),
+        ("fracture : non", None), ("fracture (peu probable)", None), ("fracture - incertaine", None),
+        ("fracture, exclue", None), ("fracture (aucune)", None), ("fracture, peut-être", None),
+        ("fracture (descartada)", None), ("fracture: nunca", None), ("fracture, quizás", None),
+        ("fracture - ausente", None), ("fracture (posible)", None), ("fracture, tal vez", None),
+        ("fracture (non-displaced, of the left wrist)", "fracture"), ("pneumonia - with a low fever", "pneumonia"),
+        ("fracture (free fragment)", "fracture"), ("severe (score 10)", "severe"), ("fracture - clearly", "fracture"),
     ],
 )  # fmt: skip
 def test_a_label_in_other_words_is_no_label(said: str, meant: str | None) -> None:
     assert normalize_label(NEGATED, said) == meant
+
+
+def test_a_plus_after_a_number_is_a_part_of_it() -> None:
+    strips = dataclasses.replace(PAIRS, labels=("0", "1+", "2+"))
+    assert [normalize_label(strips, x) for x in ("2+", "2 +", "2", "(1+)")] == ["2+", None, None, "1+"]
+    assert normalize_label(CLINIC, "grade 2+") is None
 
 
 def test_signs_before_numbers_decide() -> None:

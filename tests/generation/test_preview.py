@@ -97,7 +97,7 @@ def test_the_command_previews_then_goes_on(
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert facts["from_journal"] == 1
     assert len(writer.requests) == facts["calls"]
-    assert main([*argv, "--preview", "0"]) == 1
+    assert main([*argv, "--preview", "0"]) == 2
 
 
 def test_a_preview_without_a_good_row_is_exit_code_1_and_obeys_no_answer(

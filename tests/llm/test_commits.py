@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.llm_server import LLMServer, Said, serving
+from support.llm_server import LLMServer, Said, content, serving
 
+from hf_synth.errors import LLMError
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.questions import Messages
@@ -123,3 +124,15 @@ def test_a_refusal_under_way_is_not_sent_again_in_other_words(tmp_path: Path) ->
         with pytest.raises(KeyboardInterrupt):
             make(server, tmp_path).chat(questions(3), access="open", temperature=1.0)
         assert len(server.requests) == 1
+
+
+def test_answers_under_way_are_kept_when_a_run_gives_up(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any], number: int) -> Said:
+        slow = content(request) in ("question 1", "question 2")
+        return Said("yes", delay=0.5) if slow else Said("yes") if number == 0 else Said(status=500)
+
+    with serving(answer) as server:
+        llm = make(server, tmp_path, concurrency=24, max_retries=0)
+        with pytest.raises(LLMError, match="questions in a row"):
+            llm.chat(questions(60), access="open")
+    assert kept(tmp_path) == 3

@@ -141,3 +141,62 @@ def test_a_stream_is_read_by_its_own_rules() -> None:
 ])  # fmt: skip
 def test_every_failure_of_a_server_comes_with_a_next_step(name: str, words: str) -> None:
     assert words in advice_on(name)
+
+
+def events(*chunks: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+
+
+def delta(**fields: object) -> dict[str, object]:
+    return {"choices": [{"delta": fields}]}
+
+
+END = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "status", "code", "text"),
+    [
+        ([delta(reasoning_details=[{"text": "T"}]), delta(content="A")], "ok", "stop", "A"),
+        ([delta(reasoning_details=[{"text": "T"}])], "ok", "thinking", ""),
+        ([delta(thinking="T")], "ok", "thinking", ""),
+        ([delta(content=[{"type": "thinking", "thinking": "T"}]), delta(content=[{"type": "text", "text": "A"}])],
+         "ok", "stop", "A"),
+        ([delta(refusal="no")], "refusal", "stop", ""),
+        ([delta(tool_calls=[{"function": {"arguments": part}}]) for part in ('{"a":', "1}")], "ok", "stop", '{"a":1}'),
+        ([delta(content="A"), {"choices": [{"message": {"content": "A"}}]}], "ok", "stop", "A"),
+    ],
+)  # fmt: skip
+def test_a_stream_is_read_like_a_whole_message(chunks: list[object], status: str, code: str, text: str) -> None:
+    reply = read_reply(events(*chunks, END), "m")
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.code, reply.text) == (status, code, text)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"error": "Model overloaded, try again"}, "http_503"),
+        ({"error": {"message": "x", "type": "rate_limit_exceeded"}}, "http_429"),
+        ({"object": "error", "message": "x", "code": 400}, "http_400"),
+        ({"status": 500, "message": "x"}, "http_500"),
+        ({"error": {"code": 502}, "choices": [{"message": {"content": "a part"}}]}, "http_502"),
+        *[({"choices": [{"message": {"content": "a part"}, "finish_reason": end}]}, "malformed")
+          for end in ("error", "abort", "cancelled", "insufficient_system_resource")],
+    ],
+)  # fmt: skip
+def test_an_error_with_status_200_is_no_answer(body: object, code: str) -> None:
+    failure = read_reply(json.dumps(body).encode(), "m")
+    assert isinstance(failure, Failure)
+    assert failure.code == code
+    assert failure.again is (code != "http_400")
+
+
+def test_an_event_of_an_error_is_no_answer() -> None:
+    assert isinstance(read_reply(b'event: error\ndata: {"message": "x"}\n\n', "m"), Failure)
+
+
+def test_a_refusal_among_the_parts_of_a_message_is_one() -> None:
+    body = {"choices": [{"message": {"content": [{"type": "refusal", "refusal": "no"}]}}]}
+    assert read_reply(json.dumps(body).encode(), "m").status == "refusal"  # type: ignore[union-attr]
+    assert isinstance(read_reply(json.dumps({"choices": [], "error": None}).encode(), "m"), Failure)

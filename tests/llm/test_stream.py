@@ -335,3 +335,20 @@ def test_answers_under_way_are_kept_when_credits_are_spent(tmp_path: Path) -> No
         with pytest.raises(LLMError, match="402"):
             llm.chat([[{"role": "user", "content": text}] for text in ("slow", "spent")])
         assert [a.cached for a in llm.chat([[{"role": "user", "content": "slow"}]])] == [True]
+
+
+def test_an_error_with_status_200_is_read_like_its_own_status(tmp_path: Path) -> None:
+    def within(code: int, message: str) -> Said:
+        return Said(body=json.dumps({"error": {"code": code, "message": message}}).encode())
+
+    def answer(request: dict[str, Any], _: int) -> Said:
+        if "temperature" in request:
+            return within(400, "Unsupported parameter: temperature")
+        return within(402, "no credits") if content(request) == "question 9" else Said("fine")
+
+    with serving(answer) as server:
+        llm = make(server, tmp_path, max_retries=0)
+        assert [a.text for a in llm.chat(questions(4), temperature=0.5)] == ["fine"] * 4
+        assert sum("temperature" in request for request in server.requests) == 1, "it is learnt"
+        with pytest.raises(LLMError, match="credits"):
+            llm.chat(questions(12))

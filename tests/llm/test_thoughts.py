@@ -44,7 +44,22 @@ STYLES: dict[str, tuple[str, str]] = {
     "granite": ("Here is my thought process:\n", "\nHere is my response:\n"),
     "scratchpad": ("<scratchpad>", "</scratchpad>"),
     "details": ('<details type="reasoning" done="true">', "</details>"),
-}
+    "escaped twice": ("&amp;lt;think&amp;gt;", "&amp;lt;/think&amp;gt;"),
+    "numbered": ("&#60;think&#x3E;", "&#x3c;/think&#62;"),
+    "harmony in capitals": ("<|CHANNEL|>analysis<|MESSAGE|>", "<|END|><|START|>assistant<|CHANNEL|>final<|MESSAGE|>"),
+    "harmony with blanks": ("<| channel |>analysis<| message |>", "<| end |><| channel |>final<| message |>"),
+    "harmony escaped": (
+        "&lt;|channel|&gt;analysis&lt;|message|&gt;", "&lt;|end|&gt;&lt;|channel|&gt;final&lt;|message|&gt;",
+    ),
+    "start and end": ("<|think_start|>", "<|think_end|>"),
+    "wide bars": ("<｜begin▁of▁thinking｜>", "<｜end▁of▁thinking｜>"),
+    "named": ("<think:deep>", "</think:deep>"),
+    "content": ("<reasoning_content>", "</reasoning_content>"),
+    "inner voice": ("<inner_voice>", "</inner_voice>"),
+    "German": ("<überlegung>", "</überlegung>"),
+    "French": ("<réflexion>", "</réflexion>"),
+    "Spanish": ("<razonamiento>", "</razonamiento>"),
+}  # fmt: skip
 # what a model says, by the tags of its style; in the unfinished ones there is no answer
 FORMS: dict[str, Callable[[str, str], str]] = {
     "closed": lambda a, b: f"{a}We try {DRAFT} hmm.{b}{GOOD}",
@@ -58,7 +73,7 @@ FORMS: dict[str, Callable[[str, str], str]] = {
 }  # fmt: skip
 UNFINISHED = {"unclosed", "unclosed with an inner one"}
 # styles whose closing mark is the start of the answer: a second thought and a nested one are written otherwise
-ONE_WAY = {"harmony", "harmony for tools", "harmony without markers", "granite"}
+ONE_WAY = {name for name in STYLES if name.startswith("harmony")} | {"granite"}
 
 
 def texts(answer: str, *, whole: bool = True) -> list[str]:
@@ -124,6 +139,12 @@ def test_a_thought_in_a_fence_of_its_own_goes_with_the_fence(style: str) -> None
         json.dumps({"thinking": json.loads(DRAFT), "entries": json.loads(GOOD)["entries"]}),
         json.dumps({"entries": [{"text": f"<think>{DRAFT}</think>FINAL patient with a cough for three days."}]}),
         json.dumps({"draft": json.loads(DRAFT)["entries"], "reasoning": "x", **json.loads(GOOD)}),
+        json.dumps({"result": {"any name": json.loads(DRAFT), **json.loads(GOOD), "another": [DRAFT]}}),
+        json.dumps({"initial_entries": json.loads(DRAFT)["entries"], "notes": json.loads(GOOD)["entries"]}),
+        f"### Thinking\n{DRAFT}\n\n### Answer\n{GOOD}",
+        f"**Thinking**\n{DRAFT}\n**Final answer**\n{GOOD}",
+        f"[thinking]{DRAFT}[/thinking]{GOOD}",
+        f"{GOOD}\n<|think_start|>or {DRAFT}<|think_end|>",
         GOOD.replace("FINAL", "\\u003cthink\\u003eDRAFT\\u003c/think\\u003eFINAL"),
     ],
 )
@@ -140,6 +161,11 @@ def test_marks_and_fields_around_an_answer(answer: str) -> None:
         ("thought\nThe user wants", "thinking"),
         ('{"entries": [{"text": "<think>a draft of it", "label": "mild"}]}', "thinking"),
         (json.dumps({"entries": [{"text": "<think>draft"}]}), "thinking"),
+        (f"### Thinking\nmaybe {DRAFT} or", "thinking"),
+        (f"[thinking] maybe {DRAFT} or", "thinking"),
+        (f"{GOOD}\n<think>or {DRAFT}", "thinking"),
+        (f"<step>{DRAFT}</step> Better: {GOOD}</steps> or else {DRAFT}", "unparsable"),
+        (f"Mine: {DRAFT}\nBetter: {GOOD}", "unparsable"),
     ],
 )
 def test_an_answer_that_ends_in_a_thought_says_so(answer: str, reason: str) -> None:
@@ -185,3 +211,15 @@ def test_the_usual_answer_costs_little_and_a_hostile_one_ends() -> None:
     for text in hostile:
         without_thoughts(text)
     assert time.process_time() - began < 6.0
+
+
+def test_answers_by_label_are_no_drafts() -> None:
+    answer = f"Mild notes: {GOOD}\nSevere notes: {DRAFT}"
+    assert [one.row["label"] for one in parse(TASK, answer, ["mild", "severe"]) if one.row] == ["mild", "severe"]
+    assert texts(f"{GOOD}\n\n{DRAFT}") != [], "no words between them"
+
+
+def test_a_label_may_be_called_like_a_thought() -> None:
+    task = Task.from_columns("t", text_columns="text", label_column="label", labels=["plan", "analysis"])
+    answer = json.dumps({"plan": ["Rest and fluids for a week."], "analysis": ["Blood count is normal today."]})
+    assert [one.row["label"] for one in parse(task, answer) if one.row] == ["plan", "analysis"]

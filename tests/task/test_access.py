@@ -142,6 +142,22 @@ def test_an_llm_is_found_wherever_an_object_holds_it() -> None:
         assert held_access(thing) == "credentialed", where
 
 
+def test_an_object_that_fails_at_a_question_stops_nothing() -> None:
+    class Lazy:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError("not connected")
+
+    class Broken:
+        @property
+        def access(self) -> str:
+            raise RuntimeError("not connected")
+
+    assert held_access(SimpleNamespace(held=Lazy())) == "open"
+    assert held_access(SimpleNamespace(held=Broken())) == "credentialed", "what it says is not known"
+    with pytest.raises(RuntimeError):
+        held_access(Broken())
+
+
 def test_large_plain_objects_are_open_and_cost_little() -> None:
     import torch
 
