@@ -13,11 +13,9 @@ accuracy are those of the same head on 5,000 fresh notes of the clinic, and on a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 import numpy as np  # noqa: E402
+from runs import run_missing  # noqa: E402
 
 CASES = (
     ("coin flips", 120, 240),
@@ -47,17 +46,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / "assessment.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    done = {tuple(r["run"]): r for r in map(json.loads, lines)}
     wanted = [(*case, seed) for seed in range(args.runs) for case in CASES]
-    todo = [w for w in wanted if w not in done]
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, file.open("a") as out:
-        for result in pool.map(one, todo, [str(args.mts)] * len(todo)):
-            done[tuple(result["run"])] = result
-            out.write(json.dumps(result) + "\n")
-            out.flush()
-    text = summary([done[w] for w in wanted])
+    run = partial(one, str(args.mts))
+    text = summary(run_missing(run, wanted, args.out / "assessment.jsonl", args.processes))
     (args.out / "assessment.md").write_text(text + "\n")
     print(text)
 
@@ -79,7 +70,7 @@ def clinic() -> Any:
     return CACHE["task"], CACHE["splits"]
 
 
-def one(run: tuple[str, int, int, int], mts: str) -> dict[str, Any]:
+def one(mts: str, case: str, size: int, n: int, seed: int) -> dict[str, Any]:
     from hf_synth.correction.augmentation import augment
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.correction.methods import CorrectionOptions
@@ -89,7 +80,6 @@ def one(run: tuple[str, int, int, int], mts: str) -> dict[str, Any]:
     from hf_synth.llm.llm import LLM
     from hf_synth.models.linear import linear_fit
 
-    case, size, n, seed = run
     rng = np.random.default_rng([seed, size])
     if case in SECTIONS:
         task, gold, notes, fresh = sections(mts, case, size, n, rng)
@@ -120,7 +110,8 @@ def one(run: tuple[str, int, int, int], mts: str) -> dict[str, Any]:
     chosen = accuracy(augment(task, auto, gold=gold, seed=seed))[0]
     names = ("auto_accuracy_on_held_out_gold", "auto_accuracy_on_held_out_gold_ci95", "auto_loss_at_most")
     return {
-        "run": list(run), "decision": found.decision, "certainty": found.certainty, "pilot": list(found.pilot.values()),
+        "run": [case, size, n, seed], "decision": found.decision, "certainty": found.certainty,
+        "pilot": list(found.pilot.values()),
         "why": found.why, "gain": gain, "method": policy.method, "alone": alone[0], "chosen": chosen,
         "figures": {name: policy.figures.get(name) for name in names},
     }  # fmt: skip

@@ -25,6 +25,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from correction_speed import features_of
 
 from hf_synth.correction.choice import CAUTION, CHOSEN_ON, Choice, choose_method
 from hf_synth.correction.crossfit import Learn, Rows, part_of_rows
@@ -45,17 +46,14 @@ def problem(n: int, seed: int) -> tuple[Rows, Learn, tuple[Any, Any]]:
     meant = np.where(rng.random(n) < right, truth, (truth + rng.integers(1, LABELS, n)) % LABELS)
     centres = rng.normal(size=(LABELS, WIDTH)) * rng.uniform(0.08, 0.3)
 
-    def features(labels: Any) -> Any:
-        x = centres[labels] + rng.normal(size=(len(labels), WIDTH)) * 0.5
-        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
     def probabilities(labels: Any) -> Any:
         seen = np.where(rng.random(len(labels)) < sure, labels, rng.integers(0, LABELS, len(labels)))
         probs = rng.dirichlet(np.full(LABELS, 0.5), len(labels)) + 1.5 * np.eye(LABELS)[seen]
         return probs / probs.sum(1, keepdims=True)
 
     opinions = probabilities(gold), probabilities(truth)
-    return Rows(meant, gold, None, LABELS, {}), linear_learner(features(gold), features(truth), gold, LABELS), opinions
+    x_gold, x_rows = features_of(gold, centres, rng), features_of(truth, centres, rng)
+    return Rows(meant, gold, None, LABELS, {}), linear_learner(x_gold, x_rows, gold, LABELS), opinions
 
 
 def choices(n: int, some: list[int], seed: int) -> dict[str, tuple[Choice, float]]:

@@ -1,4 +1,4 @@
-"""What Ray costs beside one process on the same machine, and whether both write the same.
+"""Cost of Ray compared with one process on the same machine, and whether both write the same rows.
 
     python benchmarks/cluster.py --sizes 20000 200000 --work FOLDER --out docs/results/cluster.md
 

@@ -17,16 +17,17 @@ above -2 points by a one-sided t test, p-values adjusted by Holm over the cells.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from runs import run_missing
 
 SIZES, KINDS, RATES = (50, 100, 200, 400), ("uniform", "fixed"), (0.1, 0.2, 0.3, 0.4)
 TEST, MARGIN, WIDTH = 400, 0.02, 300
+NAMES = {"gold_only": "gold only"}
 
 
 def main() -> None:
@@ -41,17 +42,9 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     features, labels = read(args.gold, args.features, args.encoder)
-    runs = args.out / "runs.jsonl"
-    results = {tuple(r["run"]): r for r in map(json.loads, runs.read_text().splitlines())} if runs.exists() else {}
     wanted = [(n, k, r, s) for s in range(args.seeds) for n in args.sizes for k in KINDS for r in RATES]
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, runs.open("a") as file:
-        jobs = [pool.submit(one, features, labels, *w) for w in wanted if w not in results]
-        for job in as_completed(jobs):
-            result = job.result()
-            results[tuple(result["run"])] = result
-            file.write(json.dumps(result) + "\n")
-            file.flush()
-    text = summary([results[w] for w in wanted], args.features)
+    results = run_missing(partial(one, features, labels), wanted, args.out / "runs.jsonl", args.processes)
+    text = summary(results, args.features)
     (args.out / "correction_grid.md").write_text(text + "\n")
     print(text)
 
@@ -189,8 +182,8 @@ def summary(results: list[dict], features: str) -> str:
         lost = "" if m == "auto" else f"{100 * gap.mean():+.2f} (+-{196 * se:.2f})"
         rows.append([m, float(table[:, :, at[m]].mean()), *values, lost])
     head = ["labels by", "all", *(f"{n} gold" for n in SIZES), *KINDS, *(f"{r:.0%}" for r in RATES), "auto minus it"]
-    chosen = {m: sum(r["chosen"] == m for r in results) for m in fixed}
-    lines.append("auto chose " + ", ".join(f"{m} {n} times" for m, n in chosen.items() if n) + ".")
+    chosen = Counter(NAMES.get(r["chosen"], r["chosen"]) for r in results)
+    lines.append("auto chose " + ", ".join(f"{m} {n} times" for m, n in chosen.most_common()) + ".")
     lines.append("Accuracy of the head on test rows:\n\n" + markdown_table(head, rows))
     label_rows = [
         [m, *(float(np.mean([r["labels"][m][i] for r in results])) for i in (0, 1)),

@@ -52,12 +52,14 @@ def problem(n: int) -> tuple[np.ndarray, Rows, object]:
     meant = np.where(rng.random(n) < RIGHT, truth, (truth + rng.integers(1, LABELS, n)) % LABELS)
     centres = rng.normal(size=(LABELS, WIDTH)) * 0.07
 
-    def features(labels: np.ndarray) -> np.ndarray:
-        x = centres[labels] + rng.normal(size=(len(labels), WIDTH)) * 0.5
-        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-    x_gold, x_rows = features(gold), features(truth)
+    x_gold, x_rows = features_of(gold, centres, rng), features_of(truth, centres, rng)
     return truth, Rows(meant, gold, None, LABELS, {}), linear.linear_learner(x_gold, x_rows, gold, LABELS)
+
+
+def features_of(labels: np.ndarray, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw features of unit length (N, D) around the centre of each row's label; centres are (K, D)."""
+    x = centres[labels] + rng.normal(size=(len(labels), centres.shape[1])) * 0.5
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
 if __name__ == "__main__":

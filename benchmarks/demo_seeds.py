@@ -3,7 +3,7 @@
     python benchmarks/demo_seeds.py --seeds 3 --out /tmp/demo-seeds
 
 Each seed has its own notes, encoder, synthetic notes, corrector, policy and models. Writes `seeds.json` (the JSON
-object of the demo for each seed) and `seeds.md` (the table of the README).
+object of the demo for each seed) and `demo_seeds.md`, the page of docs/results.
 """
 
 from __future__ import annotations
@@ -24,6 +24,18 @@ ARMS = {
     "gold_200_plus_raw": "200 gold + raw",
     "gold_200_plus_corrected": "200 gold + corrected",
 }
+HEAD = """# The demo over several seeds
+
+Measured by `benchmarks/demo_seeds.py`. **Simulated**: artificial notes, a simulated LLM and a tiny encoder. This shows
+that the software works, and nothing of a clinical benefit. Each seed has its own notes, encoder, synthetic notes,
+corrector, policy and models.
+
+"Raw" are notes with the LLM's labels as they are. Shares of right labels: `llm` as the LLM was asked for, `argmax` if
+a model trained on gold alone labels every note, `corrected` after correction with a dropped note counted as wrong,
+`kept` on the notes that correction did not drop. `yield` is the share of those notes. Seconds are those of the whole
+demo.
+
+"""
 
 
 def main() -> None:
@@ -39,9 +51,9 @@ def main() -> None:
         process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         runs.append(json.loads(process.stdout.splitlines()[-1]))
     (args.out / "seeds.json").write_text(json.dumps(runs, indent=1) + "\n")
-    table = summary(runs)
-    (args.out / "seeds.md").write_text(table + "\n")
-    print(table)
+    text = HEAD + summary(runs)
+    (args.out / "demo_seeds.md").write_text(text + "\n")
+    print(text)
 
 
 def summary(runs: list[dict]) -> str:

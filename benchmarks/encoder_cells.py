@@ -12,14 +12,13 @@ another one): it compares policies and does not show the accuracy of a clinical 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from correction_grid import TEST, cut, each_text_once
+from runs import run_missing
 
 CELLS = ((50, "uniform", 0.1), (200, "uniform", 0.3), (200, "fixed", 0.3), (400, "fixed", 0.4))
 ARMS = ("gold only", "none", "argmax", "clean_drop", "posterior", "auto", "gold + true labels")
@@ -35,19 +34,11 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     encoder = args.encoder or str(tiny(args.gold, args.out / "encoder"))
-    runs = args.out / "encoder_runs.jsonl"
-    results = {tuple(r["run"]): r for r in map(json.loads, runs.read_text().splitlines())} if runs.exists() else {}
     wanted = [(*cell, seed) for seed in range(args.seeds) for cell in CELLS]
-    shared = (args.gold, encoder, args.encoder is None, args.out)
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, runs.open("a") as file:
-        jobs = [pool.submit(one, *shared, *w) for w in wanted if w not in results]
-        for job in as_completed(jobs):
-            result = job.result()
-            results[tuple(result["run"])] = result
-            file.write(json.dumps(result) + "\n")
-            file.flush()
+    run = partial(one, args.gold, encoder, args.encoder is None, args.out)
+    results = run_missing(run, wanted, args.out / "encoder_runs.jsonl", args.processes)
     name = Path(encoder).name if args.encoder else "a tiny encoder made on the spot"
-    text = summary([results[w] for w in wanted], name)
+    text = summary(results, name)
     (args.out / "encoder_cells.md").write_text(text + "\n")
     print(text)
 

@@ -1,4 +1,4 @@
-"""What the patterns for identifiers find that is none: names after a title, and phone numbers of seven digits.
+"""False alarms and detection rates of two patterns: names after a title, and phone numbers of seven digits.
 
     python benchmarks/identifiers.py MTS_DIALOG_FOLDER --out docs/results/identifiers.md      # seconds
 

@@ -1,4 +1,4 @@
-"""How many requests are kept in flight without a setting, beside every fixed number, on servers that slow or refuse.
+"""Requests in flight without a setting, compared with every fixed number, on servers that slow down or refuse.
 
     python benchmarks/pacing.py [--n 2400] [--out docs/results/pacing.md]
 

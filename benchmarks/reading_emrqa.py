@@ -1,4 +1,4 @@
-"""How fast emrQA is read beside what reads its JSON alone, in one run: MB/s of CPU time, ratios, and memory.
+"""Speed of reading emrQA, compared in one run with reading its JSON alone: MB/s of CPU time, ratios, memory.
 
     python benchmarks/reading_emrqa.py              # 215 MB in data.json, one of its five subsets is wanted
     python benchmarks/reading_emrqa.py --mb 1024 --order last --subset file

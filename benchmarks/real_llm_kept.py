@@ -1,4 +1,4 @@
-"""What real_llm.py kept: the studies of its folders, and differences between kinds of their runs.
+"""Kept results of real_llm.py: the studies of its folders, and differences between kinds of their runs.
 
 A study is one part of one task and generator in one folder (FOLDER/<task>/<part>): its runs differ in training mix,
 ratio and seed.

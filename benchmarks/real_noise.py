@@ -36,6 +36,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 import numpy as np  # noqa: E402
+from real_noise_f1 import ARM, choices, fitted, promised, tables  # noqa: E402
 
 SIZES, POOL, TEST = (50, 100, 200), 800, 500
 GOOD = 0.7  # share of right labels of an LLM
@@ -46,7 +47,7 @@ FIXED = ("gold_only", "none", "argmax", "agree", "threshold", "clean_drop", "pos
 MEASURED = ("measured", "stack")
 MORE = ("blend", "loss_rank")
 TUNED = (("i", "media_bias"), ("i", "stance"), ("ii", "mts_dialog"))  # the constants of `auto` were set on these
-NAMES = {"gold_only": "gold only", "none": "raw"}
+NAMES = {"gold_only": "gold only", "none": "raw", ARM: "auto (macro-F1)"}
 
 
 FOLDER, MTS, ENCODER = Path(), "", "minilm"
@@ -110,7 +111,7 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, str(args.data), *options], env=environment, check=True)
         before = read_runs(args.out / "before.jsonl")
     results = [done[tuple(w)] for w in wanted]
-    text = fitted(results) if args.fit else summary(results, before)
+    text = fitted(results, TUNED) if args.fit else summary(results, before)
     (args.out / ("priors.txt" if args.fit else "real_noise.md")).write_text(text + "\n")
     print(text)
 
@@ -226,16 +227,16 @@ def scorer(xg: np.ndarray, xp: np.ndarray, xt: np.ndarray, yg: np.ndarray, yt: n
     n, none = len(yg), np.arange(0)
     last = linear_learner(np.concatenate([xg, xt]), xp, np.concatenate([yg, yt]), k)
 
-    def score(used: np.ndarray, targets: np.ndarray) -> list[float]:
+    def score(used: np.ndarray, targets: np.ndarray, labels: np.ndarray | None = None) -> list[float]:
         guess = last(np.arange(n), used, targets)(np.arange(n, n + len(yt)), none)[0].argmax(1)
-        return [float((guess == yt).mean()), macro_f1(yt, guess)]
+        return [float((guess == yt).mean()), macro_f1(yt, guess, labels)]
 
     return score
 
 
-def macro_f1(truth: np.ndarray, guess: np.ndarray) -> float:
-    """Macro-F1 over the labels of the test rows."""
-    labels = np.unique(truth)
+def macro_f1(truth: np.ndarray, guess: np.ndarray, labels: np.ndarray | None = None) -> float:
+    """Macro-F1 over those of some labels, all when None, that the test rows hold."""
+    labels = np.unique(truth) if labels is None else np.intersect1d(truth, labels)
     hits = [((truth == c) & (guess == c)).sum() for c in labels]
     return float(
         np.mean([2 * h / ((truth == c).sum() + (guess == c).sum()) for h, c in zip(hits, labels, strict=True)])
@@ -248,7 +249,6 @@ def used(corrected: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one(run: tuple) -> dict[str, Any]:
-    from hf_synth.correction.choice import choose_method
     from hf_synth.correction.crossfit import Rows, decide
     from hf_synth.correction.policy import GENERATOR, Annotations
     from hf_synth.models.linear import linear_learner
@@ -266,7 +266,7 @@ def one(run: tuple) -> dict[str, Any]:
     ]
     known: dict[str, Any] = {}
     scores: dict[str, list[float]] = {"true labels": score(np.arange(len(p)), np.eye(k)[y[p]])}
-    choices, edge = {}, None
+    made, by_f1, edge = {}, {}, None
     for mode, both in (("without", None), ("with", (pair[0], pair[1]))):
         rows = Rows(z[p], y[g], None, k, {}, annotations=both)
         for method in (*FIXED, *MORE, *(MEASURED if both else ())):
@@ -274,17 +274,35 @@ def one(run: tuple) -> dict[str, Any]:
                 continue  # the same as without
             _, corrected = decide(rows, learn, method, seed=seed, known=known, bounds=False)
             scores[f"{method} {mode}" if method in ("threshold", "loss_rank") else method] = score(*used(corrected))
-        choice = choose_method(rows, learn, seed=seed)
-        _, corrected = decide(rows, learn, choice.method, seed=seed, also=choice.opinions, bounds=False)
-        scores[f"auto {mode}"] = score(*used(corrected))
-        choices[mode] = chosen_facts(choice)
+        choice = auto_arms(rows, learn, seed, mode, score, (scores, made, by_f1))
         if both:
             own = z[g] == y[g]
             bal = np.mean([own[y[g] == c].mean() for c in np.unique(y[g])])
             edge = float((own.mean() + bal) / 2) - choice.scores["gold_only"]
     right = float((z[p] == y[p]).mean())
-    facts = {"llm": right, "edge": edge, "pool": len(p), "test": len(t), "choices": choices}
+    facts = {"llm": right, "edge": edge, "pool": len(p), "test": len(t), "choices": made, "choices_f1": by_f1}
     return {"run": list(run), "scores": scores, **facts, "seconds": round(time.process_time() - started, 2)}
+
+
+def auto_arms(rows: Any, learn: Any, seed: int, mode: str, score: Any, into: tuple[dict, dict, dict]) -> Any:
+    """Add scores and facts of `auto` by accuracy and by macro-F1; return the choice by accuracy."""
+    from hf_synth.correction.crossfit import decide
+
+    (scores, made, by_f1), known = into, dict[str, Any]()
+    labels, k = np.unique(rows.truth), rows.n_labels
+    for arm, choice in (chosen := choices(rows, learn, seed)).items():
+        if choice.method not in known:  # both choices have the opinions of one trial
+            _, corrected = decide(rows, learn, choice.method, seed=seed, also=choice.opinions, bounds=False)
+            known[choice.method] = used(corrected), score(*used(corrected))
+        mine, scores[f"{arm} {mode}"] = known[choice.method]
+        if arm == ARM:
+            pair = [scores["gold_only"][1], scores[f"{arm} {mode}"][1]]
+            if len(labels) < k:
+                pair = [score(*it, labels=labels)[1] for it in ((np.arange(0), np.zeros((0, k))), mine)]
+            by_f1[mode] = promised(choice, len(labels), pair)
+        else:
+            made[mode] = chosen_facts(choice)
+    return chosen["auto"]
 
 
 def chosen_facts(choice: Any) -> dict[str, Any]:
@@ -339,11 +357,10 @@ def written(run: tuple) -> dict[str, Any]:
     for method in (*FIXED, *MORE):
         _, corrected = decide(labels, learn, method, seed=seed, known=known, bounds=False)
         scores[f"{method} without" if method in ("threshold", "loss_rank") else method] = score(*used(corrected))
-    choice = choose_method(labels, learn, seed=seed)
-    _, corrected = decide(labels, learn, choice.method, seed=seed, also=choice.opinions, bounds=False)
-    scores["auto without"] = score(*used(corrected))
+    made, by_f1 = dict[str, Any](), dict[str, Any]()
+    auto_arms(labels, learn, seed, "without", score, (scores, made, by_f1))
     leaky = choose_method(Rows(meant, yg, groups, k, {}), learn, seed=seed)
-    facts = {"choices": {"without": chosen_facts(choice)}, "leaky": [leaky.method, leaky.accuracy]}
+    facts = {"choices": made, "choices_f1": by_f1, "leaky": [leaky.method, leaky.accuracy]}
     facts |= {"llm": None, "edge": None, "pool": len(rows), "test": len(yt), "left": lineage.least_share()}
     return {"run": list(run), "scores": scores, **facts, "seconds": round(time.process_time() - started, 2)}
 
@@ -383,33 +400,6 @@ def written_gold(name: str, size: int, seed: int) -> tuple[Any, ...]:
 
 
 # --- summary --------------------------------------------------------------------------------------------------------
-def fitted(results: list[dict]) -> str:
-    """Return the priors of each method, from cells of the sets in TUNED, in points of score as shares of 1.
-
-    A cell's gain is the mean over its seeds; the noise of that mean is taken out of standard deviations, and each set
-    counts alike.
-    """
-    lines = []
-    cells = collections.defaultdict(list)
-    for r in results:
-        if (r["run"][0], r["run"][1]) in TUNED:
-            cells[tuple(r["run"][:4])].append(r)
-    sets = collections.Counter(c[:2] for c in cells)
-    weight = np.array([1 / sets[c[:2]] for c in cells])
-    weight /= weight.sum()
-    edge = np.minimum([np.mean([r["edge"] for r in runs]) for runs in cells.values()], 0.1)
-    table = np.column_stack([np.ones(len(edge)), edge]) * np.sqrt(weight)[:, None]
-    for method, arm in (("blend",) * 2, ("posterior",) * 2, ("loss_rank", "loss_rank with"), ("measured",) * 2):
-        gains = [[np.mean(r["scores"][arm]) - np.mean(r["scores"]["gold_only"]) for r in rs] for rs in cells.values()]
-        gain, noise = np.array([np.mean(g) for g in gains]), np.mean([np.var(g, ddof=1) / len(g) for g in gains])
-        mean = float(weight @ gain)
-        level, slope = np.linalg.lstsq(table, gain * np.sqrt(weight), rcond=None)[0]
-        around = (weight @ (gain - mean) ** 2, weight @ (gain - level - slope * edge) ** 2)
-        sd, spread = (float(np.sqrt(max(0.0, v - noise))) for v in around)
-        lines.append(f'"{method}": Prior({mean:.3f}, {sd:.3f}, {level:.3f}, {slope:.2f}, {spread:.3f}),')
-    return "\n".join(lines)
-
-
 def summary(results: list[dict], before: dict[tuple, dict]) -> str:
     from hf_synth.reports.page import markdown_table
 
@@ -440,18 +430,21 @@ the texts). In groups ii and iii the errors are simulated. Only the sections of 
 
 A run draws 50, 100 or 200 gold rows, a pool of at most 800 rows with the LLM's labels, and at least 500 test rows. A
 linear head on frozen MiniLM features is trained on gold and the pool, corrected by each policy, and scored on the test
-rows. "Raw" uses the LLM's labels as they are, "gold only" none of the pool. Means are over the cells of a set first,
-then over sets.
+rows. "Raw" uses the LLM's labels as they are, "gold only" none of the pool. "auto (macro-F1)" is `auto` with
+`--auto-metric macro_f1`, which chooses by macro-F1. Means are over the cells of a set first, then over sets.
 
 The priors of `auto` were fitted on media_bias and stance of group i and mts_dialog of group ii, with seeds 100 to 102;
 the tables show for each set whether it is one of these. The constant CAUTION was chosen with all sets in view, on other
-seeds and three of these."""
+seeds and three of these. The further candidates by macro-F1, `weight` and `clean_drop`, were chosen with all sets in
+view, on seeds 0, 1, 2, 100 and 101 of some cells."""
 
 
 def section(runs: list[dict], mode: str, before: dict[tuple, dict], markdown_table: Any) -> list[str]:
     """Return tables of one group and mode."""
     auto, fixed = f"auto {mode}", fixed_arms(runs[0], mode)
+    by_f1 = all(f"{ARM} {mode}" in r["scores"] for r in runs)  # runs kept from before lack the arm
     arms = [*fixed, *(a for a in (*MORE, f"loss_rank {mode}") if a in runs[0]["scores"]), auto]
+    arms += [f"{ARM} {mode}"] if by_f1 else []
     arms += ["true labels"] if "true labels" in runs[0]["scores"] else []
     cells: dict[tuple, list[dict]] = collections.defaultdict(list)
     for r in runs:
@@ -487,6 +480,7 @@ def section(runs: list[dict], mode: str, before: dict[tuple, dict], markdown_tab
         "`auto` minus the better of gold only and raw, points, mean over the cells of a set:\n\n"
         + markdown_table(["set", "gold", "constants set on it", "cells", "accuracy", "macro-F1"], rows)
     )
+    lines += tables(runs, mode, TUNED, markdown_table) if by_f1 else []
     near = {a: sum(gap >= -NEAR for gap in gaps_of(means, a, sets)) for a in (auto, *fixed)}
     lines.append(
         f"Not below the better of gold only and raw by more than {NEAR} points, neither in accuracy nor in macro-F1, "

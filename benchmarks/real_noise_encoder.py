@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from runs import keep_run, read_runs
 
 CELLS = (
     ("stance", "gpt_4o"), ("politeness", "gpt_4o"), ("misinformation", "gpt_4o"), ("mts_smollm2", "smollm2"),
@@ -44,8 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "encoder.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    done = {tuple(r["run"]): r for r in map(json.loads, lines)}
+    done = read_runs(file)
     started = time.monotonic()
     for seed in range(args.seeds):
         for cell in CELLS:
@@ -53,8 +53,7 @@ def main() -> None:
                 continue
             result = one(args.data, args.encoder, args.out / "work", *cell, seed)
             done[tuple(result["run"])] = result
-            with file.open("a") as out:
-                out.write(json.dumps(result) + "\n")
+            keep_run(file, result)
     text = summary(list(done.values()), args.encoder)
     (args.out / "real_noise_encoder.md").write_text(text + "\n")
     print(text)

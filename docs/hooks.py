@@ -1,4 +1,4 @@
-"""What mkdocs does beside HTML: each page as plain Markdown at its own name, and llms.txt at the root of the site."""
+"""Hooks of mkdocs: each page as plain Markdown at its own name, and llms.txt at the root of the site."""
 
 from __future__ import annotations
 

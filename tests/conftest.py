@@ -86,6 +86,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Run an empty Hub of our own, which the clients of Hugging Face then reach."""
+    from hf_synth.hub import connected, running_hub
+
+    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
+        yield running
+
+
 @pytest.fixture
 def repo_root() -> Path:
     return Path(__file__).resolve().parent.parent

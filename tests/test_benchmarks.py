@@ -8,6 +8,7 @@ import resource
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -132,3 +133,24 @@ def test_a_small_run_writes_its_page(command: list[str], tmp_path: Path) -> None
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime < 60  # CPU seconds on any machine
     assert (tmp_path / "page.md").read_text().startswith("# ")
+
+
+def test_runs_that_a_file_holds_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from runs import keep_run, read_runs, run_missing  # type: ignore[import-not-found]
+
+    (tmp_path / "toy_runs.py").write_text(
+        "def one(path, cell, seed):\n"
+        "    open(path, 'a').write(cell)\n"
+        "    return {'run': [cell, seed], 'score': seed + 1}\n"
+    )
+    from toy_runs import one  # type: ignore[import-not-found]
+
+    file, log = tmp_path / "runs.jsonl", tmp_path / "log"
+    assert read_runs(file) == {}
+    keep_run(file, {"run": ["a", 0], "score": 7})
+    done = run_missing(partial(one, log), [("b", 3), ("a", 0)], file, 1)
+    assert done == [{"run": ["b", 3], "score": 4}, {"run": ["a", 0], "score": 7}]
+    assert log.read_text() == "b"
+    assert read_runs(file) == {("a", 0): done[1], ("b", 3): done[0]}

@@ -74,6 +74,15 @@ def test_figures_of_scale_stand_on_the_pages_that_it_names() -> None:
         ), row
 
 
+def test_every_page_of_results_names_what_measured_it() -> None:
+    for page in sorted((DOCS / "results").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith("# "), page.name
+        names = re.findall(r"benchmarks/[\w/]+\.py", text)
+        assert names or "`make demo-real`" in text, page.name
+        assert all((ROOT / name).is_file() for name in names), page.name
+
+
 @pytest.mark.parametrize(("name", "model", "url"), [
     ("Ollama", "llama3.1", "http://127.0.0.1:11434/v1"),
     ("TGI or llama.cpp", "model", "http://127.0.0.1:8080/v1"),

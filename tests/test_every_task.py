@@ -6,7 +6,6 @@ nothing is claimed of how well any of it labels a note.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from hf_synth.evaluation.evaluation import evaluate
 from hf_synth.generation.generation import generate
 from hf_synth.gold.gold import load_gold
 from hf_synth.gold.own_table import task_from_table
-from hf_synth.hub import connected, running_hub
 from hf_synth.llm.llm import LLM
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.privacy.audit import audit
@@ -40,12 +38,6 @@ SLOW = (
 NAMES = (*DEFAULT, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 ARGS = {"max_steps": 6, "per_device_train_batch_size": 8, "learning_rate": 5e-3}
 CALM = Faults(refusal=0, broken=0, chatter=0.05, duplicate=0.02)
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as hub, connected(hub):
-        yield hub
 
 
 @pytest.fixture(scope="module")

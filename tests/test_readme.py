@@ -10,6 +10,7 @@ from support.blocks import ROOT, blocks
 from support.gold_files import WRITERS, write_csv
 from support.tiny import tiny_base
 
+import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
 from hf_synth import list_tasks
 from hf_synth.demo.clinic import write_notes
 from hf_synth.demo.simulator import running_simulator

@@ -1,4 +1,4 @@
-"""What each stage costs for a million notes and for a hundred million, reckoned from the measured results."""
+"""What each stage costs for a million notes and for a hundred million, computed from the measured results."""
 
 from __future__ import annotations
 

@@ -10,12 +10,17 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.terminal import one_line
 
+if TYPE_CHECKING:
+    from hf_synth.cli.journey import Known
+    from hf_synth.cli.stages import Stage
+
 _WITH_INPUTS = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is recorded
 _WITH_NEXT_COMMAND = ("gold", *_WITH_INPUTS, "sample", "audit", "publish", "run")  # a command follows
+WEAK = "weak model: "  # before a command that publishes a model which should not be used yet
 
 
 def run_verb(args: Namespace) -> Any:
@@ -27,7 +32,13 @@ def run_verb(args: Namespace) -> Any:
         return args.run(args)
     from hf_synth.cli.journey import after_verb
     from hf_synth.cli.stages import inputs_of, note_inputs
-    from hf_synth.cli.ways import command_after
+    from hf_synth.cli.ways import command_after, weakness_before
+
+    weak: list[str] = []
+
+    def follow(stage: Stage, known: Known, rows: int | None) -> list[str] | None:
+        weak.extend(filter(None, (weakness_before(stage, known),)))
+        return command_after(stage, known, rows)
 
     inputs: dict[str, str] = {}
     with _log_errors():
@@ -39,7 +50,9 @@ def run_verb(args: Namespace) -> Any:
     with _log_errors():
         if args.verb in _WITH_INPUTS and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
             note_inputs(args, inputs)
-        if not args.quiet and not args.json and (command := after_verb(args, result, command_after)) is not None:
+        if not args.quiet and not args.json and (command := after_verb(args, result, follow)) is not None:
+            for text in weak:
+                print(one_line(f"{WEAK}{text}"))
             print(one_line(f"next: {command}"))
     return returned
 

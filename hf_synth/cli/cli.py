@@ -26,7 +26,7 @@ from hf_synth.cli.after import run_verb
 from hf_synth.cli.ctrl_c import Stopped, answered_at_once
 from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
 from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
-from hf_synth.cli.many_processes import check_one_process, is_chief, silence_other_processes
+from hf_synth.cli.many_processes import check_one_process, silence_other_processes
 from hf_synth.cli.options import CLINIC, TINY
 from hf_synth.cli.parsing import Parser, complete, read_options, verb_below, verbs_of
 from hf_synth.cli.replacing import earlier_output
@@ -34,6 +34,7 @@ from hf_synth.cli.stopping import NOTHING
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 from hf_synth.reports.progress import shown
+from hf_synth.task.processes import is_chief
 
 VERBS = {  # name: (module that holds the verb and its options, line of --help), in the order of the journey
     "init": ("init", "look at a table, ask what is needed, and write hf_synth.toml: later verbs need no options"),
@@ -77,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     if argv is None:
         _collect_less()
-    with plain_streams(), silence_other_processes():
+    words = sys.argv[1:] if argv is None else list(argv)
+    with plain_streams(), silence_other_processes(words):
         try:
-            return _run(sys.argv[1:] if argv is None else list(argv))
+            return _run(words)
         except KeyboardInterrupt:  # while options are read, or a second time while a verb stops
             print("hf-synth: stopped", file=sys.stderr)
             return INTERRUPTED
@@ -144,7 +146,7 @@ def _run(argv: list[str]) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = values_of(parser, args)
     try:
-        check_one_process(args.verb)
+        check_one_process(args.verb, getattr(args, "shard", None))
         earlier = earlier_output(args)
         progress = shown(is_chief() and not args.quiet, args.verb if args.verb in _SLOW_VERBS else "")
         with answered_at_once(args.verb in _SLOW_VERBS - {"init"}), progress:  # `init` waits for a person

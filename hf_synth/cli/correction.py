@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hf_synth
 from hf_synth.cli import cluster, llms, options
 from hf_synth.cli.checks import check_verb, needs_base_model
-from hf_synth.cli.options import METHODS, Result, count_text
+from hf_synth.cli.options import Result, count_text
 from hf_synth.cli.outlook import correct_outlook
 from hf_synth.cli.parsing import exclude
 from hf_synth.cli.stopping import keeping_answers
@@ -50,8 +50,7 @@ def add_method(parser: ArgumentParser) -> None:
     add = parser.add_argument
     text = "a trained model that corrects, instead of training one; it must not have seen the gold split of --split"
     add("--corrector", metavar="MODEL", help=text)
-    text = "how labels are corrected; auto chooses by the gold (default: auto)"
-    add("--method", choices=(*METHODS, "llm_judge"), default="auto", help=text)
+    options.add_method(parser, "llm_judge")
     text = "with --corrector: gold split that it never saw (default: validation, else test)"
     add("--split", default=None, metavar="SPLIT", help=text)
     text = "labels that a person gave: the file that `sample` wrote, or a table with columns id and label"
@@ -80,6 +79,7 @@ def correct(args: Namespace) -> Result:
     """Correct the labels of synthetic notes; with --error promise how many of them are wrong."""
     import dataclasses
 
+    from hf_synth.correction.advice import advise_metric
     from hf_synth.correction.audited import powered_accuracy
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.correction.description import describe
@@ -126,9 +126,11 @@ def correct(args: Namespace) -> Result:
         task, corrected, args.out, stage="correct", report=str(report), **facts, **corrector_facts(args, corrector)
     )
     if spread:
-        cluster.clear(args)
+        cluster.clear(args, shared.work)
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
+    if (advice := advise_metric(task, gold, policy)) is not None:
+        print(advice)
     if is_synthetic_gold(column_of(gold, "source", "gold")):
         print(f"what may be claimed: {UNCORRECTED_CLAIM if policy.method == 'none' else CORRECTED_CLAIM}")
     return {"out": str(args.out), "statuses": statuses, "policy": policy.method, "figures": dict(policy.figures)}
@@ -254,13 +256,14 @@ def method_options(task: Task, args: Namespace, rows: Dataset) -> CorrectionOpti
     audited = read_audited(args.audited, task) if args.audited else None
     if args.audited:
         check_ids(args.audited, rows["id"][:] if "id" in rows.column_names else ())
-    return CorrectionOptions(args.method, audited, args.coverage, args.coverage_by_class, args.seed)
+    return CorrectionOptions(args.method, audited, args.coverage, args.coverage_by_class, args.seed, args.auto_metric)
 
 
 def check_options(task: Task, args: Namespace) -> None:
     """Check the options of `correct` and `regenerate`."""
     from hf_synth.correction.methods import check_method
 
+    options.correction_options(task, args)
     if args.method != "llm_judge":
         check_method(task.kind, args.method)
     models = [args.corrector] if args.corrector and args.method != "none" else []

@@ -16,7 +16,7 @@ import hf_synth
 from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_some_model, check_verb
 from hf_synth.cli.config import without_secrets
-from hf_synth.cli.options import METHODS, TINY, Result, count_text
+from hf_synth.cli.options import TINY, Result, count_text
 from hf_synth.cli.outlook import run_outlook
 from hf_synth.cli.stopping import keeping_answers, on_stop
 from hf_synth.errors import ColumnError, MissingGoldError
@@ -56,8 +56,7 @@ def add_run_options(parser: ArgumentParser) -> None:
     options.add_pool(parser)
     options.add_llm(parser, required=False)
     options.add_model(parser)
-    text = "how labels are corrected; auto chooses by the gold (default: auto)"
-    parser.add_argument("--method", choices=METHODS, default="auto", help=text)
+    options.add_method(parser)
     options.add_out(parser, "folder for the notes, the models, the scores and the report")
     options.add_dry_run(parser)
     options.add_seed(parser)
@@ -76,6 +75,7 @@ def run(args: Namespace) -> Result:
         raise ColumnError("give the synthetic rows (--synthetic POOL) or an LLM to write them (--llm MODEL)")
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="within", trains=True)
+    correction = options.correction_options(task, args)
     begin_step("read gold", of=("read gold", "check the LLM", "make the base model", *STEPS))
     rows: Any = options.synthetic_rows(task, args) if args.synthetic else None
     splits = options.gold_of(task, args)
@@ -100,7 +100,7 @@ def run(args: Namespace) -> Result:
         keywords |= {"training": options.training_options(task, args), "say": options.progress_of(args)}
         if (args.out / "scores.json").is_file():
             keywords["say"](f"{args.out} holds an earlier run: its notes, models, scores and report are replaced")
-        result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
+        result = journey(task, rows, gold=splits, out=args.out, method=correction, seed=args.seed, **keywords)
     write_journey_report(result := replace(result, source=options.run_source(args)))  # again, with commands to paste
     statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
     verdict = lead_markdown(replace(journey_lead(result), steps=()))

@@ -100,7 +100,10 @@ def serve(args: Namespace) -> None:
 # --- users, organisations, tokens -----------------------------------------------------------------------------------
 def create_user(args: Namespace) -> Result:
     """Add a user, with a first token."""
+    from hf_synth.hub.users import check_days
+
     with _hub(args.root, make=True) as (users, _), _token_file(args.token_file) as keep:
+        check_days(args.days)  # before the user is added, who would have no token
         users.add_user(args.name, founder=args.founder, orgs=dict.fromkeys(args.org, args.role))
         id, token = users.add_token(args.name, name="first", role=args.token_role, days=args.days)
         orgs = users.orgs_of(args.name)

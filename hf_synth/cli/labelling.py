@@ -120,7 +120,7 @@ def label(args: Namespace) -> Result:
     weights = llms.weights_facts(judge.llm)
     write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
     if spread:
-        cluster.clear(args)
+        cluster.clear(args, work)
     statuses = Counter(rows["label_status"])
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
     print("real notes with an LLM's labels: they are never published, and nothing can be measured on them")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hf_synth
 from hf_synth.cli.parsing import Parser, exclude
-from hf_synth.correction.methods import DESCRIBED
+from hf_synth.correction.methods import DESCRIBED, METRICS, CorrectionOptions
 from hf_synth.errors import AccessError, ColumnError, GoldError, ModelError
 
 if TYPE_CHECKING:
@@ -186,6 +186,21 @@ def add_model(parser: ArgumentParser) -> None:
     add("--lora", action="store_true", help=text)
     text = "folder that keeps tokenised texts, so that later trainings on them start faster"
     add("--cache", type=Path, metavar="DIR", help=text)
+
+
+def add_method(parser: ArgumentParser, *more: str) -> None:
+    """Add the method of correction, one of METHODS or of `more`, and by what "auto" chooses it."""
+    text = "how labels are corrected; auto chooses by the gold (default: auto)"
+    parser.add_argument("--method", choices=(*METHODS, *more), default="auto", help=text)
+    text = "what auto compares the methods by, and promises not to fall below gold alone (default: accuracy)"
+    parser.add_argument("--auto-metric", choices=METRICS, default="accuracy", help=text)
+
+
+def correction_options(task: Task, args: Namespace) -> CorrectionOptions:
+    """Return the method of correction, and by what "auto" chooses it; check that they serve the task."""
+    correction = CorrectionOptions(args.method, seed=args.seed, auto_metric=args.auto_metric)
+    correction.check_kind(task.kind)
+    return correction
 
 
 def add_dry_run(parser: ArgumentParser) -> None:

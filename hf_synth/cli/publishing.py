@@ -120,7 +120,7 @@ def audit(args: Namespace) -> tuple[Result, int]:
     if args.out:
         _write_audit(task, rows, findings, tested, facts, judged, args.out)
         if spread:
-            cluster.clear(args)
+            cluster.clear(args, work)
         print(f"-> {args.out}")
         facts["out"] = str(args.out)
     return facts, 0 if findings.verdict == "ok" else 1
@@ -371,7 +371,7 @@ def _exported(task: Task, rows: Dataset, args: Namespace, shared: Result) -> Ver
     left = {name: value for name, value in shared.items() if name not in ("push", "dry_run", "confirm", "squash")}
     verdict = export_scanned(task, rows, args.repo_id, work.results(work.parts[0]), **left)
     if verdict.allowed:  # the folder is written
-        cluster.clear(args)
+        cluster.clear(args, work)
     return verdict
 
 

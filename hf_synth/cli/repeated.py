@@ -16,6 +16,7 @@ from typing import Any
 from hf_synth.correction.methods import DESCRIBED
 from hf_synth.task.columns import MANIFEST, RUN_CONFIG
 
+MACHINES = ("shard", "engine", "address", "workers", "gpus-per-worker")  # options that spread a verb over machines
 _NOTES: Mapping[str, Any] = {
     "n": 600, "ratio": None, "balance": "equal", "prompt": "examples", "choose": None, "share": 0.2, "max-tokens": None,
     "sampling": [],
@@ -25,12 +26,12 @@ REPEATED: Mapping[str, Mapping[str, Any]] = {  # verb: option: its default
     "generate": {**_NOTES, "fact-rounds": 2, "check-facts": "rules"},
     "correct": {
         "corrector": None, "judge": None, "votes": 5, "logprobs": False, "method": "auto", "split": None,
-        "coverage": None, "coverage-by-class": False, **_TRAINING,
+        "coverage": None, "coverage-by-class": False, "auto-metric": "accuracy", **_TRAINING,
     },
     "augment": {"strategy": "augment", "ratio": None},
     "train": _TRAINING,
     "evaluate": {"split": "test", "subgroups": False, "subgroup-column": None},
-    "run": {**_NOTES, "method": "auto", **_TRAINING},
+    "run": {**_NOTES, "method": "auto", "auto-metric": "accuracy", **_TRAINING},
 }  # fmt: skip
 
 
@@ -72,6 +73,17 @@ def split_options(words: Sequence[str]) -> Iterator[list[str]]:
         option.append(word)
     if option:
         yield option
+
+
+def alone(words: Sequence[str]) -> list[str]:
+    """Return the words of a command as one machine would be given them."""
+    kept, skip = list[str](), False
+    for word in words:
+        name, mark, _ = word.partition("=")
+        ours = name.startswith("--") and name.removeprefix("--") in MACHINES
+        kept += [] if ours or skip else [word]
+        skip = ours and not mark
+    return kept
 
 
 def without_options(words: Sequence[str], others: Sequence[str]) -> list[str]:

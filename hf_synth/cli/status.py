@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_synth.cli.after import WEAK
 from hf_synth.cli.config import without_secrets
 from hf_synth.cli.options import Result
 from hf_synth.cli.terminal import one_line
@@ -55,6 +56,8 @@ def status(args: Namespace) -> Result:
             print(one_line(f"    out of date: it {reason}"))
     command = _next(folder, stages, args)
     if command:
+        if "publish" in command.split()[:2] and (text := _weakness(folder, stages)):
+            print(one_line(f"{WEAK}{text}"))
         print(one_line(f"next: {command}"))
     elif not any(stage.task for stage in stages):
         print("the task of these folders is not known, so that no command can be proposed")
@@ -152,6 +155,17 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     if words is None:
         return None
     return _command([*without_configured(words, known.configured), *named] if values else words)
+
+
+def _weakness(folder: Path, stages: Sequence[Stage]) -> str:
+    """Return what is wrong with the model that is to be published; "" for nothing, or where it is notes."""
+    from hf_synth.cli.journey import known_in
+    from hf_synth.cli.stages import newest
+    from hf_synth.cli.ways import weakness_before
+
+    latest = newest(stages, next((s.task for s in stages if s.kind == "gold"), ""))
+    scored = latest.get("run" if _run_is_last(latest) else "evaluate")
+    return "" if scored is None else weakness_before(scored, known_in(folder, stages=stages))
 
 
 def _run_is_last(latest: Mapping[str, Stage]) -> bool:

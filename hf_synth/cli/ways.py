@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hf_synth.cli.configured import without_configured
 from hf_synth.cli.journey import (
@@ -26,10 +27,12 @@ from hf_synth.cli.journey import (
 from hf_synth.cli.own_script import is_script
 from hf_synth.cli.repeated import repeated_options
 from hf_synth.cli.stages import Stage, column_counts, stages_in
+from hf_synth.evaluation.weakness import weakness_text, weaknesses
 from hf_synth.task.columns import RUN_CONFIG
 
 _USED = ("kept", "relabelled")
 _USUAL_METRICS = ("macro_f1", "rougeL", "accuracy")  # where a task names none
+_AS_GOOD = 0.05  # a model that finds every label is proposed before one whose score is higher by no more
 
 
 def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[str] | None:
@@ -60,7 +63,7 @@ def is_without_gold(stage: Stage) -> bool:
 
 
 def _after_run(stage: Stage, known: Known) -> list[str] | None:
-    """Return the command that publishes the model with the best score of a run; None where no model is there."""
+    """Return the command that publishes the best model of a run; None where no model is there."""
     best = best_model(stage.path, known.definition.metrics if known.definition is not None else ())
     if best is None:
         return None
@@ -70,22 +73,44 @@ def _after_run(stage: Stage, known: Known) -> list[str] | None:
 
 
 def best_model(run: Path, metrics: Sequence[str] = ()) -> Path | None:
-    """Return the folder of the model with the best score of a run; None where there is none.
+    """Return the folder of the model of a run to publish; None where there is none.
+
+    It is the one with the best score, or one with about the same score that has no weakness (`weaknesses`).
 
     Args:
         metrics: of the task, its main one first; the first that was computed decides.
     """
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, StopIteration):
-        scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-        values = {run / "models" / name: of["values"] for name, of in scores.items() if of["values"]}
-        there: dict[Path, dict[str, float]] = {
-            path: of for path, of in values.items() if path.is_dir() and path.parent == run / "models"
-        }
-        known = set.intersection(*map(set, there.values())) if there else set()
-        metric = next(m for m in (*metrics, *_USUAL_METRICS, *next(iter(there.values()), ())) if m in known)
-        measured = [path for path in there if math.isfinite(there[path][metric])]
-        return max(measured, key=lambda path: there[path][metric], default=None)
+        there = {run / "models" / name: of for name, of in _scores_of_run(run).items() if of["values"]}
+        there = {path: of for path, of in there.items() if path.is_dir() and path.parent == run / "models"}
+        known = set.intersection(*(set(of["values"]) for of in there.values())) if there else set()
+        names = (*metrics, *_USUAL_METRICS, *(next(iter(there.values()))["values"] if there else ()))
+        metric = next(m for m in names if m in known)
+        value = {path: of["values"][metric] for path, of in there.items() if math.isfinite(of["values"][metric])}
+        near = [path for path in value if value[path] >= max(value.values()) - _AS_GOOD]
+        sound = [path for path in near if "per_class" not in there[path] or not weaknesses(there[path])]
+        return max(sound or near, key=lambda path: value[path], default=None)
     return None
+
+
+def _scores_of_run(run: Path) -> dict[str, Any]:
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    return scores if isinstance(scores, dict) else {}
+
+
+def weakness_before(stage: Stage, known: Known) -> str:
+    """Return what is wrong with the model that `command_after` proposes to publish, and what mends it; "" for nothing.
+
+    Args:
+        stage: a run, or the scores of a model.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        if stage.kind == "evaluate":
+            return weakness_text("the model", stage.facts)
+        metrics = known.definition.metrics if known.definition is not None else ()
+        if stage.kind == "run" and (best := best_model(stage.path, metrics)) is not None:
+            return weakness_text(best.name, _scores_of_run(stage.path)[best.name])
+    return ""
 
 
 def _after_no_gold(stage: Stage, known: Known, rows: int | None) -> list[str]:

@@ -57,6 +57,12 @@ class Machines(TypedDict, total=False):
     gpus: float
 
 
+class Correcting(Machines, total=False):
+    """`auto_metric` of `hf_synth.correct`, and `Machines`."""
+
+    auto_metric: str
+
+
 class Exporting(Machines, total=False):
     """Options of `export`: those of `hf_synth.publish_dataset` that do not push, and `Machines`."""
 
@@ -90,7 +96,7 @@ def correct(
     coverage_by_class: bool = False,
     seed: int = 0,
     progress: bool = False,
-    **engine: Unpack[Machines],
+    **engine: Unpack[Correcting],
 ) -> Dataset:
     """Correct the labels of synthetic rows, as `hf_synth.correct` does; the corrector's opinions are spread.
 
@@ -98,7 +104,7 @@ def correct(
         corrector: folder or repo id of a trained model, or a judge.
         gold, method, audited, coverage, coverage_by_class, seed, progress: as for `hf_synth.correct`.
         folder: for the blocks; private.
-        engine: see `Machines`.
+        engine: `auto_metric`, as for `hf_synth.correct`; else see `Machines`.
 
     Raises:
         HfSynthError: the corrector is trained in folds of all rows; Ray is missing or fails.
@@ -110,7 +116,8 @@ def correct(
         ...     task, rows, "work/model", gold=gold["validation"], folder="work/blocks", shards=2
         ... )  # doctest: +SKIP
     """
-    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed)
+    metric = engine.pop("auto_metric", "accuracy")
+    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed, metric)
     with shown(progress):
         cut = opinion_work(task, synthetic, corrector, gold=gold, folder=_private(folder), options=options)
         _compute(cut.work, engine)

@@ -19,8 +19,8 @@ from hf_synth.correction.methods import DEFAULTS, CorrectionOptions
 from hf_synth.correction.opinions import JudgeVotes, ModelOpinions, joined_probabilities, joined_votes
 from hf_synth.errors import HfSynthError
 from hf_synth.generation import blocks as generation
-from hf_synth.models.loading import model_folder
-from hf_synth.models.record import weights_sha256
+from hf_synth.llm.questions import identity_of
+from hf_synth.models.record import reading_sha256, weights_sha256
 from hf_synth.privacy.audit import Scanner, index_gold
 from hf_synth.privacy.canaries import Canaries, note_columns
 from hf_synth.publishing.looking import leaving_rows
@@ -115,8 +115,7 @@ def _opinions_of(task: Task, corrector: Any, name: str, rows: Dataset) -> Part:
     checked_texts(task, rows)  # a missing text is found before anything is computed
     if isinstance(corrector, LLMJudge):
         return _votes_of(corrector, name, rows, strictest(task.access, access_of(rows)))
-    config = hashlib.sha256((model_folder(corrector) / "config.json").read_bytes()).hexdigest()
-    facts = [task.fingerprint(), weights_sha256(corrector), config]
+    facts = [task.fingerprint(), weights_sha256(corrector), reading_sha256(corrector)]
     model = str(Path(corrector).absolute()) if Path(corrector).is_dir() else str(corrector)
     columns = rows.select_columns(list(task.text_columns))
     return Part(name, columns, ModelOpinions(task, model), json.dumps(facts))
@@ -124,7 +123,8 @@ def _opinions_of(task: Task, corrector: Any, name: str, rows: Dataset) -> Part:
 
 def _votes_of(judge: LLMJudge, name: str, rows: Dataset, access: str) -> Part:
     columns = rows.select_columns(list(judge.task.text_columns))
-    return Part(name, columns, JudgeVotes(judge, access), json.dumps([judge.identity, access]))
+    facts = [judge.identity, identity_of(judge.llm), access]
+    return Part(name, columns, JudgeVotes(judge, access), json.dumps(facts))
 
 
 # --- label ----------------------------------------------------------------------------------------------------------

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.correction.advice import lineage_warnings
 from hf_synth.correction.annotations import annotations_of, check_labelled
 from hf_synth.correction.audited import Audited, rekey
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.choice import CHOSEN_ON, Choice, choose_method
-from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, halved_by_lineage, part_of_rows
+from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, part_of_rows
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
 from hf_synth.correction.methods import DEFAULTS, CorrectionOptions, check_method
 from hf_synth.correction.opinions import probabilities_of
-from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, drop_unusable, set_audited_labels
+from hf_synth.correction.policy import MEASURED, Corrected, Policy, apply, drop_unusable, set_audited_labels
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
@@ -44,7 +45,6 @@ from hf_synth.task.labels import (
     Ints,
     audited_labels,
     check_columns,
-    column_of,
     groups_of,
     label_indices,
     row_digests,
@@ -73,6 +73,7 @@ def fit_policy(
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
     coverage_by_class: bool = False,
+    auto_metric: str = "accuracy",
     seed: int = 0,
 ) -> Policy:
     """Fit a policy on some synthetic rows and held-out gold, for rows that come later.
@@ -87,6 +88,8 @@ def fit_policy(
         coverage: share of gold rows whose conformal set must hold the truth, e.g. 0.9: methods that relabel or drop
             leave a row as generated if its set does not hold exactly one label. No sets when None.
         coverage_by_class: cover the rows of each class at that rate; needs more gold.
+        auto_metric: what "auto" compares the methods by, and promises not to fall below gold only: "accuracy" or
+            "macro_f1".
 
     Raises:
         OverlapError: the corrector was trained on some of the gold.
@@ -104,7 +107,7 @@ def fit_policy(
         raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
     asked = annotation_columns(gold.column_names)  # new rows have no labels of other LLMs: no policy may need them
     gold = gold.remove_columns(asked) if asked else gold
-    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed)
+    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed, auto_metric)
     return correct_with_policy(task, pilot, corrector, gold=gold, options=options)[1]
 
 
@@ -118,6 +121,7 @@ def correct(
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
     coverage_by_class: bool = False,
+    auto_metric: str = "accuracy",
     seed: int = 0,
     progress: bool = False,
 ) -> Dataset:
@@ -131,7 +135,7 @@ def correct(
 
     Args:
         synthetic: rows of `generate`, or any with the task's text columns and `llm_label`.
-        corrector, gold, method, audited, coverage, coverage_by_class: as for `fit_policy`.
+        corrector, gold, method, audited, coverage, coverage_by_class, auto_metric: as for `fit_policy`.
         progress: show the progress: fold, epoch, loss and the time that is left.
 
     Returns:
@@ -149,7 +153,7 @@ def correct(
         >>> set(corrected["label_status"]) <= {"kept", "dropped", "rejected"}
         True
     """
-    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed)
+    options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed, auto_metric)
     with shown(progress):
         return correct_with_policy(task, synthetic, corrector, gold=gold, options=options)[0]
 
@@ -225,9 +229,10 @@ def _correct(
     if method == "auto":
         if opinions is None:
             assert head is not None
-            choice = choose_method(known, head, seed=seed, **sets)
+            choice = choose_method(known, head, seed=seed, metric=options.auto_metric, **sets)
         else:
-            choice, features = _choose_on_some(task, usable, gold, known, opinions, seed, sets)
+            chosen_by = {**sets, "metric": options.auto_metric}
+            choice, features = _choose_on_some(task, usable, gold, known, opinions, seed, chosen_by)
         method, also = choice.method, choice.opinions
         figures |= choice.figures()
     difference = text_shift(task, gold, usable, seed=seed) if features is None else shift(*features, seed)
@@ -252,7 +257,7 @@ def _correct(
         policy,
         corrector,
         gold,
-        _lineage_warnings(known, usable, gold, fitted=opinions is None, seed=seed) if measures else (),
+        lineage_warnings(known, usable, gold, fitted=opinions is None, seed=seed) if measures else (),
     )
     for line in policy.warnings if policy.method != "none" else ():
         _LOG.warning("correction: %s", line)
@@ -273,6 +278,7 @@ def check_correction(
         TaskError, ColumnError, OverlapError, ModelError: as for `correct`.
     """
     single = task.kind == "single_label"
+    options.check_kind(task.kind)
     method = _known_method(task, corrector, options.method)
     if task.kind == "text2text" and hasattr(corrector, "predict"):
         raise TaskError(f"task {task.full_name!r} is text2text: a judge chooses among labels, and it has none")
@@ -397,53 +403,6 @@ def _with_warnings(policy: Policy, corrector: Corrector, gold: Dataset, more: Se
     ):
         lines.append("the corrector's training rows are unknown: if it saw this gold, its figures are too good")
     return replace(policy, warnings=(*policy.warnings, *lines))
-
-
-def _lineage_warnings(known: Rows, rows: Dataset, gold: Dataset, *, fitted: bool, seed: int) -> list[str]:
-    """Return what makes figures on held-out gold too good, or LLM labels of gold useless.
-
-    Args:
-        fitted: whether models are trained in folds of this gold; a given model is measured on gold held back from it.
-    """
-    lines, lineage = [], known.lineage
-    assert lineage is not None
-    if lineage.shows.any() and not lineage.measurable:
-        lines.append(
-            f"only {lineage.least_share():.0%} of the rows were written without a given fifth of the gold, so held-out "
-            "gold measures nothing here: generate the rows again (each is then of one fold), or hold gold back with "
-            "--choose"
-        )
-    elif fitted and not halved_by_lineage(known, seed):
-        of_one = bool((lineage.shows.sum(axis=1) <= 1).all())
-        cure = "generate the rows again (each is then of one fold)"
-        if of_one:
-            cure = "more rows, or more gold of rare labels, can cure it"
-        lines.append(
-            "rows cannot be halved together with the gold in their prompts, so figures of the corrector on held-out "
-            f"gold are too good: {cure}"
-        )
-    named = sum(bool(ids) for ids in column_of(rows, "seed_ids"))
-    if fitted and named and not lineage.shows.any():
-        lines.append(
-            f"{named} rows name exemplars that are not among this gold: if it is the same gold under other ids, "
-            "figures on held-out gold are too good"
-        )
-    if unknown := int((~lineage.known).sum()):
-        lines.append(
-            f"{unknown} of {len(rows)} rows carry no record of the gold in their prompt: if they were written from this"
-            " gold, figures on held-out gold are too good"
-        )
-    if GENERATOR in gold.column_names and not known.measured:
-        lines.append(
-            "the LLM's labels of gold say how it labels notes, not how it writes them: they are not used for notes "
-            "that it wrote; let it judge both (--judge, or `hf-synth label --as NAME` on gold and notes)"
-        )
-    elif known.measured and not lineage.known.all():
-        lines.append(
-            "rows made elsewhere count as notes that the LLM labelled, as it labelled the gold: if it wrote them for a "
-            "label, its errors on gold say nothing of them; leave column llm_label of gold out"
-        )
-    return lines
 
 
 def corrector_identity(corrector: Corrector) -> str:

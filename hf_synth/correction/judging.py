@@ -53,6 +53,24 @@ _IN_VAIN = 60  # first questions without a vote, after which no other is asked
 _NOTHING = "N/A"  # replaces the text when the prior of labels is measured
 
 
+@dataclass
+class Heard:
+    """What a judge heard so far, of one set of rows or of several blocks of it.
+
+    Args:
+        votes: how many.
+        in_vain: questions without a vote; those that the journal answered do not count in blocks.
+    """
+
+    votes: int = 0
+    in_vain: int = 0
+
+    @property
+    def is_vain(self) -> bool:
+        """Whether there was no vote among so many questions that no other is asked."""
+        return not self.votes and self.in_vain >= _IN_VAIN
+
+
 @dataclass(frozen=True)
 class LLMJudge:
     """An LLM that labels rows, as a corrector: `correct(task, rows, LLMJudge(task, llm), gold=gold)`.
@@ -151,27 +169,47 @@ class LLMJudge:
         self._tallies[name] = Counter(tally)
         self._models.update(models)
 
-    def votes_of(self, texts: Sequence[Mapping[str, str]], access: str) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Compute the probabilities of `predict` and the number of votes, (N,), for texts as dicts of columns."""
+    def votes_of(
+        self, texts: Sequence[Mapping[str, str]], access: str, heard: Heard | None = None
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Compute the probabilities of `predict` and the number of votes, (N,), for texts as dicts of columns.
+
+        Args:
+            heard: where the texts are one block of many: what was heard before. A block may then have no vote.
+        """
         tally: Counter[str] = Counter(rows=len(texts), asked=len(texts) * self.votes)
         if self.logprobs and isinstance(self.llm, LocalLLM):
             probs, cast = self._by_likelihood(self.llm, texts, tally)
         else:
-            probs, cast = self._by_answers(texts, access, tally)
+            probs, cast = self._by_answers(texts, access, tally, heard)
         without = tally["rows_without_vote"] = int((cast == 0).sum())
         self._tallies[_digest(texts)] = tally  # rows that are judged again count once
         lost = {word: tally[name] for name, word in _LOST.items() if tally[name]}
         words = ", ".join(f"{count:,} {word}" for word, count in lost.items())
-        if len(texts) and not tally["votes"]:
-            raise LLMError(
-                f"judge {self.llm.model} gave no vote on {len(texts):,} notes ({words}); look at an answer with "
-                "`hf-synth journal show --text`, or take another model: no label was changed"
-            )
+        if heard is None or heard.is_vain:
+            self.check_votes(tally)
         if lost:
             _LOG.warning("%d of %d votes are missing: %s", sum(lost.values()), tally["asked"], words)
         if without:
             _LOG.warning("%d of %d rows got no vote: their labels count as equally likely", without, len(texts))
         return probs, cast
+
+    def check_votes(self, tally: Mapping[str, int]) -> None:
+        """Check that some rows got a vote, where there are rows.
+
+        Args:
+            tally: counts of their questions, votes and failures.
+
+        Raises:
+            LLMError: none did.
+        """
+        if not tally.get("rows") or tally.get("votes"):
+            return
+        words = ", ".join(f"{tally[name]:,} {word}" for name, word in _LOST.items() if tally.get(name))
+        raise LLMError(
+            f"judge {self.llm.model} gave no vote on {tally['rows']:,} notes ({words}); look at an answer with "
+            "`hf-synth journal show --text`, or take another model: no label was changed"
+        )
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -183,9 +221,9 @@ class LLMJudge:
         return {"judge": judge | ({"judges_its_own_rows": True} if tally["own_rows"] else {})}
 
     def _by_answers(
-        self, texts: Sequence[Mapping[str, str]], access: str, tally: Counter[str]
+        self, texts: Sequence[Mapping[str, str]], access: str, tally: Counter[str], heard: Heard | None
     ) -> tuple[Floats, npt.NDArray[np.int64]]:
-        task, k = self.task, len(self.task.labels)
+        task, k, in_blocks, heard = self.task, len(self.task.labels), heard is not None, heard or Heard()
         orders = label_orders(k, self.votes, self.seed)
         score, cast = np.zeros((len(texts), k)), np.zeros(len(texts), dtype=np.int64)
 
@@ -205,10 +243,14 @@ class LLMJudge:
                 probs = self._letter_probs(answer, orders[vote], tally) if self.logprobs else self._vote(answer, tally)
                 if probs is not None:
                     tally["votes"] += 1
+                    heard.votes += 1
                     score[row] += probs
                     cast[row] += 1
-                elif not tally["votes"] and number + 1 >= _IN_VAIN:
-                    break  # the others would be paid for in vain
+                else:
+                    tally["later"] += answer.may_come_later
+                    heard.in_vain += not (in_blocks and answer.cached)  # a shard that is started again goes on
+                    if heard.is_vain:
+                        break  # the others would be paid for in vain
                 bar.done = (number + 1) / self.votes
                 bar.words = f"{number + 1 - tally['votes']:,} votes missing" if tally["votes"] <= number else ""
                 if answer.cached:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.augmentation import augment, training_rows
-from hf_synth.correction.choice import CHOSEN_ON, NOTHING, Choice, Prior, choose, unmeasured
+from hf_synth.correction.choice import CHOSEN_ON, NOTHING, Choice, choose, unmeasured
 from hf_synth.correction.crossfit import (
     FOLDS,
     Learn,
@@ -31,6 +31,7 @@ from hf_synth.correction.lineage import Lineage, lineage_of
 from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply
+from hf_synth.correction.priors import Prior
 from hf_synth.errors import ColumnError
 from hf_synth.models.linear import LEARNT_ON, draw_positions, linear_learner, shift, text_features, text_shift
 from hf_synth.reports.progress import counted

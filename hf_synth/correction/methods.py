@@ -12,6 +12,7 @@ from hf_synth.task.columns import Kind
 _ONE: tuple[Kind, ...] = ("single_label",)
 _LABELS: tuple[Kind, ...] = ("single_label", "multi_label")
 _ALL: tuple[Kind, ...] = ("single_label", "multi_label", "text2text")
+METRICS = ("accuracy", "macro_f1")  # by which "auto" can choose
 _TEXTS: tuple[Kind, ...] = ("text2text",)
 
 
@@ -38,9 +39,10 @@ class CorrectionOptions:
         coverage: share of gold rows whose conformal set must hold the truth, between 0 and 1. No sets when None.
         coverage_by_class: cover the rows of each class at that rate.
         seed: of folds, draws and models.
+        auto_metric: one of METRICS: what "auto" compares the methods by, and promises not to fall below gold only.
 
     Raises:
-        TaskError: the coverage is no share, or is missing.
+        TaskError: the coverage is no share, or is missing; the metric is unknown, or no method is chosen by it.
     """
 
     method: str = "auto"
@@ -48,16 +50,35 @@ class CorrectionOptions:
     coverage: float | None = None
     coverage_by_class: bool = False
     seed: int = 0
+    auto_metric: str = "accuracy"
 
     def __post_init__(self) -> None:
         if self.coverage_by_class and self.coverage is None:
             raise TaskError("coverage_by_class needs a coverage: give one too, e.g. 0.9")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise TaskError(f"coverage is a share between 0 and 1, e.g. 0.9; got {self.coverage}")
+        if self.auto_metric not in METRICS:
+            raise TaskError(f"unknown auto_metric {self.auto_metric!r}: give {' or '.join(METRICS)}")
+        if self.auto_metric != METRICS[0] and self.method != "auto":
+            raise TaskError(
+                f"auto_metric {self.auto_metric} serves method 'auto' only, and the method is {self.method!r}: "
+                "give auto, or leave the metric out"
+            )
 
     def conformal(self) -> dict[str, Any]:
         """Return the options of conformal sets, as keywords of `fit`, `decide` and `choose_method`."""
         return {"coverage": self.coverage, "coverage_by_class": self.coverage_by_class}
+
+    def check_kind(self, kind: Kind) -> None:
+        """Check that the metric serves a kind of task.
+
+        Raises:
+            TaskError: it does not.
+        """
+        if self.auto_metric != METRICS[0] and kind != "single_label":
+            raise TaskError(
+                f"auto_metric {self.auto_metric} serves single_label tasks only, and this one is {kind}: leave it out"
+            )
 
 
 DEFAULTS = CorrectionOptions()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.judging import LLMJudge, judged_texts
+from hf_synth.correction.judging import Heard, LLMJudge, judged_texts
 from hf_synth.errors import LLMError
 from hf_synth.llm.ledger import is_short
 from hf_synth.llm.questions import Chat
@@ -71,6 +71,7 @@ class JudgeVotes:
 
     judge: LLMJudge
     access: str
+    _heard: Heard = field(init=False, repr=False, compare=False, default_factory=Heard)  # by this process
 
     @property
     def llm(self) -> Chat:
@@ -85,15 +86,21 @@ class JudgeVotes:
         """Return columns "probs" and "cast" (the number of votes); what was asked and lost is in the metadata.
 
         Raises:
-            LLMError: the budget is spent: the votes of questions that were not asked would be missing for good.
+            LLMError: the budget is spent, questions got no answer that may come later, or no question got a vote:
+                what a block that stands lacks is missing for good.
         """
         import pyarrow as pa
         from datasets import Dataset
 
         judge = self.judge.afresh()
-        probs, cast = judge.votes_of(judged_texts(judge.task, Dataset(table)), self.access)
+        probs, cast = judge.votes_of(judged_texts(judge.task, Dataset(table)), self.access, self._heard)
         if is_short(judge.llm):
             raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
+        if later := judge.tally.get("later", 0):
+            raise LLMError(
+                f"{later:,} of {judge.tally['asked']:,} questions of a block got no answer; every answer is kept: run "
+                "the same command again"
+            )
         tally = json.dumps({"tally": judge.tally, "models": sorted(judge.models)}).encode()
         columns = {"probs": arrow_array(probs, pa.list_(pa.float64())), "cast": pa.array(cast, pa.int64())}
         return pa.table(columns).replace_schema_metadata({_TALLY: tally})
@@ -112,6 +119,9 @@ def joined_votes(judge: LLMJudge, blocks: Iterable[pa.Table], name: str) -> tupl
 
     Args:
         name: of the rows; the same rows count once.
+
+    Raises:
+        LLMError: no row got a vote.
     """
     blocks = list(blocks)
     counts: Counter[str] = Counter()
@@ -120,6 +130,7 @@ def joined_votes(judge: LLMJudge, blocks: Iterable[pa.Table], name: str) -> tupl
         told = json.loads(block.schema.metadata[_TALLY])
         counts.update(told["tally"])
         models.update(told["models"])
+    judge.check_votes(counts)
     judge.take_over(name, counts, models)
     cast: Ints = np.concatenate([np.zeros(0, np.int64), *(np.asarray(block["cast"]) for block in blocks)])
     return joined_probabilities(blocks, len(judge.task.labels)), cast

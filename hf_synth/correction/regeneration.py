@@ -39,6 +39,7 @@ class Correction(TypedDict, total=False):
     audited: Mapping[str, int | str] | None
     coverage: float | None
     coverage_by_class: bool
+    auto_metric: str
 
 
 def regenerate(
@@ -64,8 +65,8 @@ def regenerate(
         corrector, gold: as for `correct`.
         llm, exemplars, prompt, seed: as for `generate`.
         rounds: at most; fewer when no row is dropped any more, or no new row comes.
-        correction: `method`, `audited`, `coverage` and `coverage_by_class` of `correct`, checked before any question
-            is asked; audited rows are those of `corrected`, from any round.
+        correction: `method`, `audited`, `coverage`, `coverage_by_class` and `auto_metric` of `correct`, checked before
+            any question is asked; audited rows are those of `corrected`, from any round.
 
     Returns:
         All rows of `correct`, dropped ones too.

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.correction.augmentation import augment, training_rows
-from hf_synth.correction.choice import NOTHING, Choice, Prior, choose, unmeasured
+from hf_synth.correction.choice import NOTHING, Choice, choose, unmeasured
 from hf_synth.correction.crossfit import folds
 from hf_synth.correction.lineage import LEAST_SHARE, lineage_of
 from hf_synth.correction.methods import methods_of
 from hf_synth.correction.policy import Policy
+from hf_synth.correction.priors import Prior
 from hf_synth.errors import ColumnError
 from hf_synth.models.text2text import generate_text, input_texts, text_scores
 from hf_synth.reports.progress import counted

@@ -58,7 +58,7 @@ def run(
     base_model: str | Path,
     out: str | Path,
     gold_size: int | None = None,
-    method: str = "auto",
+    method: str | CorrectionOptions = "auto",
     arms: Sequence[str | int] = ARMS,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -78,7 +78,7 @@ def run(
         synthetic: synthetic rows, or a function that generates them from the gold rows that may be shown.
         gold: splits "train" and "test".
         gold_size: number of gold rows, drawn by seed with labels in proportion; None for all.
-        method: of correction.
+        method: of correction, or all of its options.
         arms: mixtures to train on (ARMS); a number trains on so many gold rows alone, for comparison.
         training: keywords of `train` for every model, such as args, long_notes, lora or cache_dir.
         say: called with each line of progress; no line has text of rows.
@@ -87,6 +87,7 @@ def run(
     Raises:
         HfSynthError: the error of a stage.
     """
+    correction = method if isinstance(method, CorrectionOptions) else CorrectionOptions(method, seed=seed)
     started = time.perf_counter()
     seconds: dict[str, float] = {}
 
@@ -124,11 +125,9 @@ def run(
         policy = Policy.from_json((read_manifest(out / "corrected") or {})["policy"])
     else:
         usable = sum(status != "rejected" for status in rows["label_status"][:])
-        say(f"correcting {usable:,} synthetic rows with {n:,} gold rows ({method})")
+        say(f"correcting {usable:,} synthetic rows with {n:,} gold rows ({correction.method})")
         fit = trainer_fit(task, work_dir=out / "folds", **how)
-        corrected, policy = correct_with_policy(
-            task, rows, fit, gold=shown, options=CorrectionOptions(method, seed=seed)
-        )
+        corrected, policy = correct_with_policy(task, rows, fit, gold=shown, options=correction)
         facts: dict[str, Any] = {"policy": policy.to_json(), "gold_rows": n, "gold_marks": gold_marks(task, shown)}
         facts |= {FOLLOWS: approved} if approved else {}
         write_stage(task, corrected, out / "corrected", stage="correct", **facts)

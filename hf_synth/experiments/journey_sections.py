@@ -245,5 +245,6 @@ def _choice_tables(policy: Policy) -> list[Table]:
     behind = policy.figures.get("auto_behind", {})
     rows = [[method, score, *behind.get(method, ())] for method, score in policy.figures.get("auto_scores", {}).items()]
     rows = sorted((row for row in rows if len(row) == 4), key=lambda row: -row[1])
-    header = ["method", "score on held-out gold", "behind the best", "standard error"]
+    score = "macro-F1" if policy.figures.get("auto_metric") == "macro_f1" else "score"
+    header = ["method", f"{score} on held-out gold", "behind the best", "standard error"]
     return [Table(header, rows, "Methods that auto compared")] if rows else []

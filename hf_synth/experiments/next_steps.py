@@ -72,11 +72,12 @@ def steps_of_run(task: Task, source: RunSource, corrected: Dataset, out: Path, s
     return _as_steps(steps)
 
 
-def steps_without_rows(task: Task, source: RunSource, model: str, out: Path) -> list[Step]:
+def steps_without_rows(task: Task, source: RunSource, model: str, out: Path, *, weak: bool = False) -> list[Step]:
     """Return what to do after a run whose correction used no synthetic row.
 
     Args:
         model: name of the model of gold alone, whose folder is in models/.
+        weak: whether that model has a weakness (`evaluation.weakness`): it is not proposed for a Hub.
     """
     raw, method = out / "synthetic", "replace" if task.kind == "text2text" else "posterior"
     steps = _assess(task, source, out)
@@ -84,6 +85,7 @@ def steps_without_rows(task: Task, source: RunSource, model: str, out: Path) -> 
         target = _argument(f"{out}_{method}")
         again = ["--synthetic", _argument(raw), "--method", method, *source.options, "--out", target]
         steps.append(("Correct and train with the notes nevertheless", [*source.words("run"), *again]))
+    if source.has_gold and not weak:
         release = ["--repo-id", f"my-org/{task.name}-model", "--out", _argument(out / "export" / f"{task.name}-model")]
         text = "Prepare the model of gold alone for a Hub; nothing is sent without --push"
         steps.append((text, [*source.words("publish", out / "models" / model), *release]))

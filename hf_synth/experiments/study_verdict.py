@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
+from hf_synth.evaluation.weakness import weakness_text
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.groups import Group, Row, grouped, interval_text, mean_of, naming, over_seeds
 from hf_synth.experiments.names import metric_name, mix_name, sized_name
@@ -42,6 +44,7 @@ def study_lead(results: Results, *, repair: tuple[str, str] = REPAIR) -> Lead:
             repair[1],
         )
     verdict, state, points = _worth_verdict(results.worths) if results.worths else _score_verdict(results)
+    points = [*points, *_weak_points(results)]
     count = Tile(f"{done} of {failed + done}", "runs are done", f"{failed or 'none'} failed", "bad" if failed else "")
     return Lead(verdict, state, alarm, [*_worth_tiles(results.worths), _score_tile(results), count], points)
 
@@ -120,6 +123,27 @@ def _score_verdict(results: Results) -> tuple[str, State, list[str]]:
     if len(mixes) > 1:
         points.append(f"It is the best of {len(mixes)} mixes, so its score is probably too high.")
     return f"{_UNCLEAR}. {text}{against}.", "unsure", points
+
+
+def _weak_points(results: Results) -> list[str]:
+    """Return what is wrong with the models of the best mix, means over their runs; [] for nothing."""
+    every = grouped(results.main)
+    groups = {g: rows for g, rows in every.items() if g.strategy in MIXTURES} or every
+    rows = groups[_best(groups, results.metric)]
+    if not rows[0].get("per_class") or not all(name in row for row in rows for name in ("accuracy", "macro_f1")):
+        return []
+    runs = [json.loads(row["per_class"]) for row in rows]
+    found = {
+        label: {"support": of["support"], "recall": max(run[label]["recall"] for run in runs)}
+        for label, of in runs[0].items()
+    }
+    mean, low, high = over_seeds(rows, "macro_f1", results.gold_pool)
+    limits = {} if low is None else {"macro_f1": (low, high)}
+    values = {"accuracy": mean_of(rows, "accuracy"), "macro_f1": mean}
+    confusion = json.loads(rows[0].get("confusion") or "[]")
+    scores = {"values": values, "ci95": limits, "per_class": found, "confusion": confusion}
+    text = weakness_text("A model of the best mix", scores)
+    return [f"{text}."] if text else []
 
 
 def _best(groups: dict[Group, list[Row]], metric: str) -> Group:

@@ -15,6 +15,7 @@ from hf_synth.correction.description import describe
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm, mcnemar
+from hf_synth.evaluation.weakness import weakness_points
 from hf_synth.experiments.equivalence import log_size_for_score
 from hf_synth.experiments.names import arm_name, metric_name
 from hf_synth.experiments.next_steps import RunSource, source_of, steps_of_run, steps_without_rows
@@ -166,10 +167,10 @@ def run_lead(
     changes = label_changes(now, scores[alone]) if alone is not None else []
     worse = [c for c in changes if c.change == "worse"]
     doubts = [f"{text[0].upper()}{text[1:]}." for text in describe(corrected, policy).doubts]
-    state = _state(gap, bool(worse or now.never_found or doubts))
+    state = _state(gap, bool(worse or weakness_points(now) or doubts))
     tiles = [_score_tile(now, metric), *([_gain_tile(scores, alone, gap, metric, name)] if alone else [])]
     tiles.append(_changed_tile(corrected))
-    points = [*doubts, *_better_uncorrected(scores, name, metric), *_label_points(now, changes)]
+    points = [*doubts, *weakness_points(now), *_better_uncorrected(scores, name, metric), *_label_points(now, changes)]
     points += [caption] if caption else []
     steps = steps_of_run(task, source, corrected, out, state)
     return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, steps)
@@ -180,17 +181,16 @@ def _unused_lead(
 ) -> Lead:  # fmt: skip
     """Return the lead of a run whose correction used no synthetic row: the score of gold alone, why, and what to do."""
     name, metric = [n for n in scores if re.fullmatch(r"gold_\d+", n)][-1], shown_metrics(task, scores)[0]
-    now = scores[name]
-    low, high = now.ci95.get(metric, (None, None))
+    low, high = (now := scores[name]).ci95.get(metric, (None, None))
     interval = "" if low is None or high is None else f" ({low:.2f}-{high:.2f})"
-    about = f"{arm_name(name)} alone: {metric_name(metric)} {now.values[metric]:.2f}{interval}"
+    score = f"{arm_name(name)} alone: {metric_name(metric)} {now.values[metric]:.2f}{interval}"
     why = str(policy.figures.get("auto_why") or "") if policy else ""
     method = policy.method if policy else "its method"
     reason = f"Chosen by auto: {why}." if why else f"Correction by {method} left no row to train on."
-    points = [reason, *_better_uncorrected(scores, name, metric), *_label_points(now, [])]
+    points = [reason, *weakness_points(now), *_better_uncorrected(scores, name, metric), *_label_points(now, [])]
     points += [caption] if caption else []
-    verdict = f"No synthetic note was used: {about}."
-    return Lead(verdict, "unsure", (), [_score_tile(now, metric)], points, steps_without_rows(task, source, name, out))
+    steps = steps_without_rows(task, source, name, out, weak=bool(weakness_points(now)))
+    return Lead(f"No synthetic note was used: {score}.", "unsure", (), [_score_tile(now, metric)], points, steps)
 
 
 def _better_uncorrected(scores: Mapping[str, Scores], name: str, metric: str) -> list[str]:

@@ -23,7 +23,7 @@ from hf_synth.generation.mending import FACT_ROUNDS, Mending
 from hf_synth.generation.plan import Balance, Call, Pool, Schedule
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.generation.rows import entries_of
-from hf_synth.llm.questions import Answer, Chat, Messages, Question, access_of_llm, asked_of, closing
+from hf_synth.llm.questions import Answer, Chat, Messages, Question, access_of_llm, asked_of, closing, identity_of
 from hf_synth.task.columns import strictest
 from hf_synth.task.task import Prompt, Task
 
@@ -81,7 +81,7 @@ class Order:
         sampling = asked_of(self.llm, dict(self.shape.sampling))
         weights = getattr(self.llm, "weights", None)
         facts = [self.task.fingerprint(), repr(self.shape), self.llm.model, sampling, schedule.plan.rows, self.seed]
-        return [*facts, self.fact_rounds, None if weights is None else weights.facts]
+        return [*facts, self.fact_rounds, None if weights is None else weights.facts, identity_of(self.llm)]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class CallAnswers:
             mending.mend(list(zip(calls, answers, strict=True)))
         if any(answer.code == "budget" for _, answer in llm.found):
             raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
-        if failed := sum(answer.status == "error" and _may_come_later(answer.code) for _, answer in llm.found):
+        if failed := sum(answer.may_come_later for _, answer in llm.found):
             raise LLMError(
                 f"{failed:,} of {len(llm.found):,} questions of a block got no answer; every answer is kept: run the "
                 "same command again"
@@ -147,11 +147,6 @@ class CallAnswers:
         pool, _, schedule = order.prepared()
         llm, settings = settings_of(order.task, order.exemplars, order.llm, order.shape, pool, schedule)
         return schedule, llm, settings, Gates(order.task, pool)
-
-
-def _may_come_later(code: str) -> bool:
-    """Return whether a question without an answer may get one when it is asked again."""
-    return code in ("timeout", "connection") or code.startswith(("http_5", "http_429", "http_408", "http_425"))
 
 
 def calls_table(calls: Sequence[Call]) -> Dataset:

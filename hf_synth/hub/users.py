@@ -142,8 +142,7 @@ class Users:
         """
         if role not in ROLES:
             raise ValueError(f"the role of a token is {' or '.join(ROLES)}")
-        if days is not None and not 0 < days < 1e6:
-            raise ValueError("days must be a number above 0")
+        check_days(days)
         token = f"hf_{secrets.token_hex(20)}" if token is None else token
         if not _TOKEN.fullmatch(token):
             raise ValueError(f"the token of {user} must be 8 to 512 visible ASCII characters")
@@ -287,6 +286,16 @@ def _join(state: _State, org: str, user: str, role: str) -> None:
     if not state.has(user):
         raise ValueError(f"there is no user {user!r}")
     state.orgs.setdefault(org, {})[user] = role
+
+
+def check_days(days: float | None) -> None:
+    """Check how many days a token is to work; None is for ever.
+
+    Raises:
+        ValueError: they are not a number above 0.
+    """
+    if days is not None and not 0 < days < 1e6:
+        raise ValueError("days must be a number above 0")
 
 
 def _check(name: str) -> None:

@@ -81,6 +81,12 @@ class Answer:
         """The number of tokens read and written."""
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def may_come_later(self) -> bool:
+        """Whether the question got no answer, and may get one when it is asked again without any change."""
+        passing = ("http_5", "http_429", "http_408", "http_425")
+        return self.status == "error" and (self.code in ("timeout", "connection") or self.code.startswith(passing))
+
 
 class Look:
     """Stands among the questions of a stream for a look at the answers: those that are there are handed on.
@@ -146,6 +152,12 @@ def access_of_llm(llm: object) -> Access:
     A subclass or a wrapper is at least as strict as every LLM that it holds (`held_access`).
     """
     return held_access(llm)
+
+
+def identity_of(llm: object) -> str | None:
+    """Return what decides an LLM's answers beside its name and the question; None for one that says nothing of it."""
+    identity = getattr(llm, "identity", None)
+    return identity if isinstance(identity, str) else None
 
 
 def answer_of(entry: Entry, *, cached: bool) -> Answer:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FACTS = "hf_synth_facts.json"
 _LOG = logging.getLogger(__name__)
+# The configuration, and the files of a tokenizer in all its forms.
+_READING = ("config.json", "tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.*")
 
 
 def model_facts(model: str | Path) -> dict[str, Any]:
@@ -71,6 +73,20 @@ def weights_sha256(model: str | Path) -> str:
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
+    return digest.hexdigest()
+
+
+def reading_sha256(model: str | Path) -> str:
+    """Hash how a model reads texts (hex sha256): its configuration, and the files of its tokenizer.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    folder, digest = model_folder(model), hashlib.sha256()
+    for file in sorted({file for pattern in _READING for file in folder.glob(pattern) if file.is_file()}):
+        content = file.read_bytes()
+        digest.update(f"{file.name}\x00{len(content)}\x00".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -34,6 +33,7 @@ from hf_synth.reports.progress import is_shown, shown, stage
 from hf_synth.task.columns import Access
 from hf_synth.task.folders import private_folder
 from hf_synth.task.labels import row_digests, row_weights, soft_labels, target_texts, usable_rows
+from hf_synth.task.processes import is_chief, joined_processes
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def train(
 
     Raises:
         HfSynthError: a field of `args` is unknown, wrong or without effect.
+        UsageError: several processes were started that do not find each other.
         TaskError: class weights for a task that is not single_label, or an unknown value of `long_notes`.
         ColumnError: a column is missing, a text or label is not usable, or no row is left to train on.
         ModelError: the base model cannot be loaded, or `base_access` is looser than what is known of it.
@@ -113,14 +114,16 @@ def train(
         raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")
     if resume and args is not None and not isinstance(args, Mapping):
         raise HfSynthError("a training that can be resumed takes its arguments as a dict, since it sets output_dir")
+    processes, chief = joined_processes(), is_chief()
+    if processes > 1 and chief:
+        _LOG.info("%d processes train one model together; each waits for the others", processes)
     rows, output, parent = usable_rows(train), Path(output_dir), model_folder(base_model, revision)
     access = joined_access(task, base_model, parent, train, validation, base_access=base_access)
     if isinstance(args, Mapping):  # checked before a model is loaded and texts are tokenized
-        own: dict[str, Any] = {"processes": _processes(), "resumable": bool(resume), "access": access}
+        own: dict[str, Any] = {"processes": processes, "resumable": bool(resume), "access": access}
         training_arguments(args, output, len(rows), validation is not None, seed, **own)
-    chief = _is_main_process()
     options = {"class_weights": class_weights, "long_notes": long_notes, "lora": lora}
-    inputs = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}
+    inputs = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": processes, **options}
     with contextlib.ExitStack() as stack:
         draft = stack.enter_context(model_output(output)) if chief else None
         stack.enter_context(shown(progress))
@@ -135,7 +138,7 @@ def train(
         with stage(f"reading the words of {len(rows):,} rows"):
             data = trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
             _try_longest_and_shortest(network, data, str(base_model))
-        how: dict[str, Any] = {"windows": data.windows, "processes": _processes(), "resumable": bool(resume)}
+        how: dict[str, Any] = {"windows": data.windows, "processes": processes, "resumable": bool(resume)}
         how |= {"learning_rate": LORA_LEARNING_RATE if lora else 3e-5, "access": access}
         settings = training_arguments(args, work, len(rows), validation is not None, seed, is_shown(), **how)
         if settings.device.type == "cpu" and not settings.bf16 and network.num_parameters() > _SMALL and cpu_has_bf16():
@@ -146,6 +149,7 @@ def train(
             bar.leaves = True
             watching = watch(bar, task)
             epochs, best = optimise(trainee, tokenizer, data, settings, watching, work if resume else None, int(resume))
+        _wait_for_all()  # others may still read the best checkpoint, which the first process removes
         if draft is not None:
             network = merge_lora(trainee) if lora else network
             if data.long_notes != "cut":
@@ -201,7 +205,7 @@ def trainer_fit(
         network, tokenizer = load_seq2seq(folder) if text else load_model(folder, task), load_tokenizer(folder)
         if not keep:
             _wait_for_all()
-            if _is_main_process():
+            if is_chief():
                 shutil.rmtree(folder)
         if text:
             return lambda rows: predict_texts(network, tokenizer, task, rows, progress=progress)
@@ -384,7 +388,7 @@ def _checkpoint_folder(
     chief: bool,
 ) -> Iterator[Path]:
     """Yield the folder of checkpoints: a temporary one, or one named by the inputs, shared by calls and processes."""
-    if draft is not None and not resume and _processes() == 1:
+    if draft is not None and not resume and inputs["processes"] == 1:
         with tempfile.TemporaryDirectory(prefix=".work-", dir=draft) as work:
             yield Path(work)
         return
@@ -406,16 +410,6 @@ def _checkpoint_folder(
     name = checkpoint_name({**inputs, "data": digest.hexdigest(), "versions": versions})
     with checkpoint_folder(output, name, chief=chief) as folder:
         yield folder
-
-
-def _processes() -> int:
-    """Return how many processes train together, as torchrun sets it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _is_main_process() -> bool:
-    """Return whether this is the process that writes and removes files, of those that train together."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _wait_for_all() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_synth.evaluation.evaluation import Scores
+from hf_synth.evaluation.weakness import weaknesses
 from hf_synth.generation.generation import simulated
 from hf_synth.models.base_models import TOY_NOTE, is_toy, known_model, licence_note, pretraining_note
 from hf_synth.publishing.card_text import METRICS, code
@@ -98,7 +99,7 @@ def _model_scores(scores: Scores | None) -> dict[str, Any]:
     return {
         "n": scores.n,
         "scored": f"On {scores.n:,} gold test rows{f' of {groups:,} groups' if groups else ''}, with 95% intervals "
-                  "over groups.",
+                  f"over groups.{''.join(f' It {text}.' for text in weaknesses(vars(scores)))}",
         "scores": [_score_row(scores, m) for m in metrics],
         "per_class": [{"name": name, "rows": int(c.get("support", 0)),
                        **{k: f"{c.get(k, 0.0):.3f}" for k in ("precision", "recall", "f1")}}

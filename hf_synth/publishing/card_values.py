@@ -25,6 +25,8 @@ _FIGURES = {  # figure of a policy: its meaning
     "generator_labelled_gold_rows": "gold rows that it labelled",
     "auto_accuracy_on_held_out_gold": "linear head trained on the chosen policy's rows: accuracy on held-out gold",
     "auto_loss_at_most": "bound of its loss of accuracy against gold only; can be too small where a label has few rows",
+    "auto_macro_f1_on_held_out_gold": "linear head trained on the chosen policy's rows: macro-F1 on held-out gold",
+    "auto_macro_f1_loss_at_most": "bound of its loss of macro-F1 against gold only, over labels with gold rows",
     "auto_loss_confidence": "nominal confidence of that bound",
     "promise_error": "wrong labels that were allowed, as a share of all labels",
     "promise_confidence": "probability with which no more labels are wrong",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction.policy import Policy
 from hf_synth.evaluation.evaluation import Scores
+from hf_synth.evaluation.weakness import weakness_text
 from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.findings import Findings
 from hf_synth.privacy.membership import Membership
@@ -159,7 +160,8 @@ class ModelRelease:
         )  # fmt: skip
         tests = {"membership": tested.to_json() if tested else untested, "weights": weights_sha256(path)}
         remark = str(tested) if tested else f"no membership test was made: {untested}"
-        return WrittenRelease(written, provenance | tests, (remark,))
+        weak = weakness_text("the model", vars(self.scores)) if self.scores is not None else ""
+        return WrittenRelease(written, provenance | tests, (*((weak,) if weak else ()), remark))
 
 
 def _card_and_metadata(facts: Mapping[str, Any], url: str | None, folder: Path) -> dict[str, str]:

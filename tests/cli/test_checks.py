@@ -1,4 +1,4 @@
-"""Cheap checks come before dear work: what cannot work is said before gold is read, asked about or trained on."""
+"""Cheap checks come first: what cannot work is an error before gold is read, an LLM is asked or a model is trained."""
 
 from __future__ import annotations
 

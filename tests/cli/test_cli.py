@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command import run
 from support.gguf_model import write_gguf
 from support.gold_files import CANARY, mts_folder
 from support.tiny import tiny_base
@@ -32,12 +33,6 @@ def gold(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = [f"--option=n_{split}={n}" for split, n in (("train", 150), ("validation", 40), ("test", 60))]
     assert main(["gold", "clinic", *sizes, "--out", str(out), "-q"]) == 0
     return out
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    code = main([str(w) for w in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import DatasetDict
+from support.cluster_rows import audit_words
 from support.llm_server import Said, entries, serving
 from support.tiny import toy_rows
 from support.toy_experiment import TASK, as_synthetic
 
 from hf_synth.cli.cli import main
+from hf_synth.cli.repeated import alone
 from hf_synth.cluster import work as cluster_work
 from hf_synth.publishing import publishing
 from hf_synth.task import arrow
@@ -28,10 +31,6 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
-def audit(work: Path, *more: str) -> list[str]:
-    return ["audit", str(work / "gold"), str(work / "synthetic"), "--out", str(work / "audited"), *more]
-
-
 def test_a_merge_by_another_path_after_shards_of_two_versions(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,16 +38,16 @@ def test_a_merge_by_another_path_after_shards_of_two_versions(
     out = str(work / "audited")
     version = cluster_work.__version__
     monkeypatch.setattr(cluster_work, "__version__", "0.0.1")
-    assert main(audit(work, "--shard", "0/2")) == 0
+    assert main(audit_words(work, "--shard", "0/2")) == 0
     assert f"next: hf-synth merge '{out}'\n" in capsys.readouterr().out, "the command can be pasted"
     monkeypatch.setattr(cluster_work, "__version__", version)
-    assert main(audit(work, "--shard", "1/2")) == 0
+    assert main(audit_words(work, "--shard", "1/2")) == 0
     assert main(["merge", out]) == 1
     said = capsys.readouterr().err
     assert "2 of the 3 blocks" in said
     assert "2 of them are there as made of other rows, of another model or by another version" in said
     assert f"(this is {version})" in said
-    assert main(audit(work, "--shard", "0/2")) == 0
+    assert main(audit_words(work, "--shard", "0/2")) == 0
     (link := work.parent / "link").symlink_to(work)
     assert main(["merge", str(link / "gold" / ".." / "audited")]) in (0, 1)
     assert (work / "audited" / "audit.md").is_file()
@@ -77,7 +76,7 @@ def test_a_merge_has_a_journal_of_its_own_machine(work: Path, capsys: pytest.Cap
         assert "journal" in capsys.readouterr().err
         assert main(["merge", str(work / "new"), "--journal", str(work / "here.sqlite"), *url]) == 0
     assert (work / "here.sqlite").is_file()
-    assert main(audit(work, "--shard", "0/1")) == 0
+    assert main(audit_words(work, "--shard", "0/1")) == 0
     assert main(["merge", str(work / "audited"), *url]) == 2
     assert "`audit` asks no LLM: leave --base-url out" in capsys.readouterr().err
 
@@ -91,3 +90,76 @@ def test_a_refused_export_keeps_its_blocks(work: Path, monkeypatch: pytest.Monke
     for _ in range(2):
         assert main(["merge", str(out)]) == 1
     assert list(out.rglob("*.parquet")), "no folder is written, and a later merge scans nothing again"
+
+
+def test_the_command_after_a_merge_is_the_one_that_the_shards_were_given(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It named the file of the blocks, which the merge deletes; after Ray it named options that --push refuses."""
+    out = work / "export"
+    command = ["publish", "--shard=0/1", str(work / "gold"), str(work / "synthetic"), "--gold", str(work / "gold")]
+    assert main([*command, "--repo-id", "o/n", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["merge", str(out)]) == 0
+    words = [word for word in [*command, "--repo-id", "o/n", "--out", str(out)] if word != "--shard=0/1"]
+    assert f"next: {shlex.join(['hf-synth', *words, '--push'])}" in capsys.readouterr().out
+    typed = ["publish", "--engine", "ray", "task", "--workers", "2", "rows", "--address=auto"]
+    assert alone(typed) == ["publish", "task", "rows"]
+
+
+def test_a_command_that_is_no_longer_whole_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(audit_words(work, "--shard", "0/1")) == 0
+    (file,) = (work / "audited").rglob("command.toml")
+    for text in ("", "x = 1\n", "[nothing]\nx = 1\n", "[audit]\n[publish]\n"):
+        file.write_text(text)
+        assert main(["merge", str(work / "audited")]) == 1
+        assert "no longer what a shard wrote: run one shard again" in capsys.readouterr().err
+    file.with_name("words.json").unlink()  # of an earlier version
+    assert main(audit_words(work, "--shard", "0/1")) == 0
+    file.with_name("words.json").write_text("{")
+    assert main(["merge", str(work / "audited")]) == 0
+
+
+def test_a_shard_that_is_started_again_after_the_merge_asks_nothing(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It paid for its answers again where its journal was gone, and left blocks in a folder that may be published."""
+    out = work / "new"
+
+    def shard(journal: str, *more: str) -> str:
+        capsys.readouterr()
+        own = ["--journal", str(work / journal), "--shard", "0/1"]
+        assert main([*command, *own, *more]) == 0
+        return capsys.readouterr().out
+
+    with serving(lambda request, _: Said(entries(request))) as server:
+        command = ["generate", str(work / "gold"), "--llm", "m", "--n", "6", "--base-url", server.url, "--out"]
+        command.append(str(out))
+        assert "next: hf-synth merge" in shard("a.sqlite")
+        asked = len(server.requests)
+        assert main([*command, "--journal", str(work / "b.sqlite")]) == 1
+        assert "has answers of shards, which one process does not read: run the missing" in capsys.readouterr().err
+        assert main([*command, "--dry-run"]) == 0
+        assert len(server.requests) == asked
+        assert main(["merge", str(out), "--journal", str(work / "a.sqlite")]) == 0
+        whole = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+        asked = len(server.requests)
+        assert "nothing to do, since" in shard("b.sqlite")
+        assert len(server.requests) == asked
+        assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == whole
+        assert main(["merge", str(out)]) == 1
+        assert "was merged already, and no shard" in capsys.readouterr().err
+        assert "next: hf-synth merge" in shard("b.sqlite", "--seed", "1"), "another command has blocks of its own"
+        (work / "new" / "train.parquet").touch()
+        assert "next: hf-synth merge" in shard("b.sqlite"), "the output is another one"
+    assert main(audit_words(work, "--shard", "0/1")) == 0
+    assert main(["merge", str(work / "audited")]) == 0
+    capsys.readouterr()
+    assert main(audit_words(work, "--shard", "0/1")) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    labelled = [{**row, "label": 0} for row in as_synthetic(list(toy_rows(20, 4)))]  # the texts are the same
+    write_stage(TASK, as_synthetic(labelled), work / "synthetic", stage="generate")
+    assert main(audit_words(work, "--shard", "0/1")) == 0
+    assert "next: hf-synth merge" in capsys.readouterr().out
+    assert main(["merge", str(work / "audited")]) == 0
+    assert len(list((work / ".hf_synth" / "merged").glob("audited-*"))) == 1

@@ -1,4 +1,4 @@
-"""`doctor`: one line for each thing, its cure beside what is wrong, exit code 1 for what would stop a journey."""
+"""`doctor`: a line for each thing, with its remedy, and exit code 1 for what would stop a journey."""
 
 from __future__ import annotations
 

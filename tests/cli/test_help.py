@@ -1,4 +1,4 @@
-"""What the command line says of itself: start page, groups, two lengths of help, examples that parse."""
+"""Help: the start page, the groups of verbs, short and full help, and examples that parse."""
 
 from __future__ import annotations
 

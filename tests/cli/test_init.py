@@ -1,4 +1,4 @@
-"""`init`: a table is looked at, what cannot be known is asked, and the configuration says the rest."""
+"""`init`: it looks at a table, asks what the table does not show, and writes the configuration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command import run
 
 from hf_synth.cli import main
 from hf_synth.gold.first_look import first_look
@@ -44,12 +45,6 @@ def excel(folder: Path) -> Path:
     named = [[*line, ""] for line in lines]
     return write(folder / "messages.csv", ["Patient_ID", "Datum", "Nachricht", "Dringlichkeit", ""], named,
                  delimiter=";", encoding="cp1252")  # fmt: skip
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    code = main([str(w) for w in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(autouse=True)

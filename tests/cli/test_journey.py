@@ -1,4 +1,4 @@
-"""The way on: each verb ends with the command that comes next, `status` shows what is there and what is out of date."""
+"""Each verb ends with the next command, and `status` shows which outputs are there and which are out of date."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from support.command import run
 from support.gold_files import CANARY
 from support.tiny import tiny_base
 
@@ -29,12 +30,6 @@ CHEAP = {
     "train": ["--set", "max_steps=1", "--set", "per_device_train_batch_size=4"],
     "publish": ["--no-membership"],
 }
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    code = main([str(w) for w in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def next_of(out: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a --dry-run says of `train`, `correct` and `run`: nothing is written or asked, and the time is about right."""
+"""`--dry-run` of `train`, `correct` and `run`: it writes and asks nothing, and estimates the time about right."""
 
 from __future__ import annotations
 

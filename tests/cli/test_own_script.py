@@ -1,4 +1,4 @@
-"""Which script the commands of `status` name: that of the newest run, and none that came with the data."""
+"""The task script in the commands of `status`: that of the newest run, and never one that came with the data."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import io
 import json
 import shlex
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,11 @@ from hf_synth.cli.publishing import _export_folder
 from hf_synth.cli.scores import scores_of_model, scores_of_rows
 from hf_synth.errors import RowError
 from hf_synth.evaluation.evaluation import score
-from hf_synth.hub import connected, running_hub
 from hf_synth.models.record import weights_sha256
 from hf_synth.publishing.release import entries, record
 from hf_synth.task.folders import write_stage
 from hf_synth.task.labels import MARKS, gold_marks
 from hf_synth.task.task import Task
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
-        yield running
 
 
 def folders(task: Task, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a verb replaced is said in one line, and nothing is said where nothing was."""
+"""A verb names in one line the output that it replaced."""
 
 from __future__ import annotations
 
@@ -70,6 +70,18 @@ def test_the_kind_of_output_is_named(files: dict[str, Any], says: str, tmp_path:
     earlier = earlier_output(Namespace(verb="train", out=tmp_path))
     assert earlier is not None
     assert earlier.about == says
+
+
+def test_publish_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "export" / "notes").mkdir(parents=True)
+    (tmp_path / "export" / "notes" / "hf_synth.json").write_text("{}")
+    publish = Namespace(verb="publish", out=None, repo_id="ward/notes")
+    earlier = earlier_output(publish)
+    assert earlier is not None
+    assert earlier.path == Path("export/notes")
+    publish.verb = "correct"
+    assert earlier_output(publish) is None
 
 
 def test_a_verb_says_it_and_a_quiet_one_does_not(

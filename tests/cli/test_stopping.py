@@ -1,4 +1,4 @@
-"""Ctrl-C is a real SIGINT to a child process: it ends with exit code 130, and says what is kept and what goes on."""
+"""Ctrl-C, a real SIGINT to a child process: exit code 130, and a message that says what is kept and how to go on."""
 
 from __future__ import annotations
 

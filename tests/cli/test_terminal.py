@@ -1,4 +1,4 @@
-"""What is printed and logged has no control characters that a terminal obeys."""
+"""Printed and logged text holds no control characters that a terminal obeys."""
 
 from __future__ import annotations
 

@@ -60,6 +60,26 @@ def test_after_a_run_its_best_model_is_published(work: Path, capsys: pytest.Capt
     assert best_model(run) is None
 
 
+def test_a_model_that_misses_a_label_is_not_proposed_silently(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def of(value: float, found: int) -> dict[str, object]:
+        per_class = {"fall": {"support": 4, "recall": 1.0}, "fever": {"support": 4, "recall": found / 4}}
+        return {"values": {"macro_f1": value, "accuracy": (4 + found) / 8}, "per_class": per_class, "confusion": [[1]]}
+
+    run = work / "run"
+    for name in ("gold_12", "gold_12_plus_corrected"):
+        (run / "models" / name).mkdir(parents=True)
+    write_stage(TASK, rows_with("kept"), run / "corrected", stage="correct")
+    (run / "report.html").write_text("")
+    (run / "scores.json").write_text(json.dumps({"gold_12": of(0.57, 1), "gold_12_plus_corrected": of(0.6, 0)}))
+    assert " w/run/models/gold_12 " in proposed(capsys, work), "its score is about as good, and it finds every label"
+    (run / "scores.json").write_text(json.dumps({"gold_12": of(0.4, 1), "gold_12_plus_corrected": of(0.6, 0)}))
+    assert main(["status", str(work)]) == 0
+    *_, weak, line = capsys.readouterr().out.splitlines()
+    assert " w/run/models/gold_12_plus_corrected " in line
+    assert weak.startswith("weak model: gold_12_plus_corrected never finds fever (0 of 4) on the test rows")
+    assert "label more gold of fever" in weak
+
+
 def test_a_release_of_a_run_is_pushed_from_the_folder_of_the_run(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""`generate` whose questions others ask, without Ray: the rows of one run, and nothing asked that the journal has."""
+"""`generate` with workers that ask its questions, without Ray: the rows of one run, and no question asked twice."""
 
 from __future__ import annotations
 

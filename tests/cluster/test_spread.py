@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ from datasets import load_dataset
 from support.cluster_rows import make_journey
 from support.judges import voting
 from support.llm_server import Said, entries, serving
-from support.toy_experiment import TASK
+from support.tiny import toy_rows
+from support.toy_experiment import TASK, as_synthetic
 
 import hf_synth
 from hf_synth import LLM, cluster
 from hf_synth.cluster.spread import Exporting
-from hf_synth.correction.judging import label_notes
+from hf_synth.cluster.stages import generation_work, label_work, opinion_work
+from hf_synth.correction.judging import LLMJudge, label_notes
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import UsageError
+from hf_synth.generation.blocks import Order
+from hf_synth.llm.local import LocalLLM
 from hf_synth.task import arrow
 from hf_synth.task.folders import read_export
 
@@ -77,3 +83,28 @@ def test_each_twin_returns_what_its_local_twin_returns(tmp_path: Path, monkeypat
     assert {path.stat().st_mode & 0o077 for path in [tmp_path / "blocks", *(tmp_path / "blocks").iterdir()]} == {0}
     with pytest.raises(UsageError, match="'ray' or 'here'"):
         cluster.audit(TASK, rows, gold=None, folder=tmp_path / "blocks", engine="spark")
+
+
+def test_blocks_of_another_tokenizer_or_of_other_weights_at_the_same_place_are_others(tmp_path: Path) -> None:
+    """They stood, and the merged rows were partly those of the model that had been there before."""
+    work = make_journey(tmp_path / "work", 9)
+    model, rows = work / "model", toy_rows(9, 4)
+
+    def blocks_of(llm: Any) -> list[str]:
+        judged = label_work(LLMJudge(TASK, llm), rows, access="open", folder=tmp_path / "b").parts
+        order = Order(TASK, rows, llm, 6)
+        generated = generation_work(order, folder=tmp_path / "b").work.parts
+        corrected = opinion_work(
+            TASK, as_synthetic(list(rows)), model, gold=toy_rows(9, 2), folder=tmp_path / "b",
+            options=CorrectionOptions("posterior"),
+        ).work.parts  # fmt: skip
+        return [part.identity for part in (judged[0], generated[0], corrected[0])]
+
+    def local() -> LocalLLM:
+        return LocalLLM(str(model), journal=tmp_path / "j.sqlite")
+
+    before = blocks_of(local())
+    assert blocks_of(local()) == before
+    settings = model / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "model_max_length": 32}))
+    assert not set(blocks_of(local())) & set(before)

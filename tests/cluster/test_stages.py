@@ -19,7 +19,7 @@ import pytest
 import yaml
 from datasets import Dataset, load_dataset
 from support.blocks import blocks
-from support.cluster_rows import CANARY, files_of, make_journey
+from support.cluster_rows import CANARY, audit_words, files_of, make_journey
 from support.judges import voting
 from support.kinds import SETS, generated, sets_gold
 from support.llm_server import Said, content, entries, serving
@@ -59,10 +59,6 @@ def correct(work: Path, *more: str, method: str = "auto") -> list[str]:
     return [*words, "--split", "validation", "--method", method, "--out", str(work / "corrected"), *more]
 
 
-def audit(work: Path, *more: str) -> list[str]:
-    return ["audit", str(work / "gold"), str(work / "synthetic"), "--out", str(work / "audited"), *more]
-
-
 def in_shards(command: list[str], n: int = 3) -> None:
     """Run the shards from the last to the first, and merge them."""
     for number in reversed(range(n)):
@@ -81,9 +77,9 @@ def test_corrected_in_shards_and_at_once_are_the_same_bytes(work: Path, method: 
 
 
 def test_an_audit_in_shards_and_at_once_is_the_same(work: Path) -> None:
-    code = main(audit(work))
+    code = main(audit_words(work))
     whole = files_of(work / "audited")
-    in_shards(audit(work))
+    in_shards(audit_words(work))
     assert files_of(work / "audited") == whole
     figures = json.loads(whole["audit.json"])["figures"]
     assert figures["duplicates"] == 2  # across blocks
@@ -344,7 +340,7 @@ def test_a_shard_that_is_killed_goes_on(
 ) -> None:
     small = "import sys, hf_synth.task.arrow as arrow; arrow.BLOCK_ROWS = 3"
     code = f"{small}; from hf_synth.cli.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = audit(work, "--shard", "0/1", "--split-held-out", "validation")
+    command = audit_words(work, "--shard", "0/1", "--split-held-out", "validation")
     folder = work / "audited" / ".hf_synth" / "blocks"
     process = subprocess.Popen([sys.executable, "-c", code, *command], stderr=subprocess.DEVNULL)
     while process.poll() is None and len(list(folder.glob("*/*.parquet"))) < 3:

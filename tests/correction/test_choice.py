@@ -10,10 +10,12 @@ import pytest
 from scipy.stats import binom
 from support.corrections import annotated, problem
 
-from hf_synth.correction.choice import NOTHING, Prior, _lead_over_gold, choose, choose_method, unmeasured
+from hf_synth.correction.choice import NOTHING, choose, choose_method, unmeasured
 from hf_synth.correction.crossfit import Rows, decide
 from hf_synth.correction.lineage import lineage
 from hf_synth.correction.policy import Annotations
+from hf_synth.correction.priors import Prior
+from hf_synth.correction.trial import _lead_over_gold
 from hf_synth.models.linear import linear_learner, text_features
 
 FLAT = Prior(0.0, 0.04, 0.0, 0.0, 0.04)  # nothing is known beforehand

@@ -1,4 +1,4 @@
-"""What `describe` says is what stands in the columns."""
+"""`describe` agrees with the columns."""
 
 from __future__ import annotations
 

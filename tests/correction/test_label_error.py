@@ -1,4 +1,4 @@
-"""A promise about wrong labels: exact by enumeration, kept on any population, and gone on with after a kill."""
+"""Promises about wrong labels: exact by enumeration, kept on any population, and continued after a kill."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.copies import let_disguised_copies_pass
 
-from hf_synth.correction.correction import _lineage_warnings
+from hf_synth.correction.advice import lineage_warnings
 from hf_synth.correction.crossfit import Rows
 from hf_synth.correction.lineage import Lineage, lineage, lineage_of
 from hf_synth.demo.simulator import Faults, running_simulator
@@ -173,7 +173,7 @@ def test_rows_of_one_fold_each_are_not_to_be_generated_again(folds: int, advice:
     made = Lineage(np.arange(10) % 5, shows, one_unit, one_unit, np.ones(10, bool))
     known = Rows(one_unit, np.arange(10) % 2, None, 2, {}, lineage=made)
     gold, rows = Dataset.from_dict({"id": ["a"]}), Dataset.from_dict({"seed_ids": [["a"]]})
-    [line] = _lineage_warnings(known, rows, gold, fitted=True, seed=0)
+    [line] = lineage_warnings(known, rows, gold, fitted=True, seed=0)
     assert line.startswith("rows cannot be halved")
     assert line.endswith(advice)
 

@@ -1,4 +1,4 @@
-"""What a note says of its patient, and the same note of another one. Every sentence is written for these tests."""
+"""Words for sex, age and race in a note, and the note with others of them. All sentences are made up."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from hf_synth.evaluation.demographics import ATTRIBUTES, read_attribute, swap_at
         ("White blood cells 11, black stools for 3 days old.", "unknown", "unknown", "unknown"),
         ("Her 45-year-old son drove her in. She feels well.", "female", "unknown", "unknown"),
         ("He lives with his 80-year-old mother; his wife died at 62 years old.", "male", "unknown", "unknown"),
+        ("Fell. Called by 51-year-old son.", "unknown", "unknown", "unknown"),
         ("Her husband says he snores.", "unknown", "unknown", "unknown"),
         ("No change in what he or she can eat.", "unknown", "unknown", "unknown"),
         ("Mr. Stone returns. Wife has questions and she asks them.", "male", "unknown", "unknown"),

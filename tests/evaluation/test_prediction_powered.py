@@ -1,4 +1,4 @@
-"""Prediction-powered means: by hand, covering, never much wider than without predictions, as the published code."""
+"""Prediction-powered means: by hand, their coverage, their width without useful predictions, and the published code."""
 
 from __future__ import annotations
 

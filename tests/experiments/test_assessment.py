@@ -1,4 +1,4 @@
-"""Assess: its decision where the truth is known, and what it refuses to tell."""
+"""`assess`: its decision where the truth is known, and the cases in which it makes none."""
 
 from __future__ import annotations
 

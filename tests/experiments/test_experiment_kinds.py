@@ -1,4 +1,4 @@
-"""Experiments on the other kinds of tasks: sets of labels, and texts; what makes no sense of them is said at once."""
+"""Experiments on sets of labels and on texts; settings that make no sense for them are refused at once."""
 
 from __future__ import annotations
 

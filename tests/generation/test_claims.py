@@ -1,4 +1,4 @@
-"""What may be claimed of a model says what it was measured on, and nothing where it was not."""
+"""Claims about a model name what it was measured on, and without a measurement there is no claim."""
 
 from __future__ import annotations
 

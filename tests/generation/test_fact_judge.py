@@ -1,4 +1,4 @@
-"""An LLM is asked about each fact of a note, and what it says is counted; nothing else of its answer is taken."""
+"""An LLM as a judge of the facts of a note: its verdicts are counted, and nothing else of its answer is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generation: what is asked, what is read of any answer, what becomes of it."""
+"""Generation: the questions, the parsing of any answer, and the rows made from answers."""
 
 from __future__ import annotations
 

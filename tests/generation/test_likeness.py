@@ -1,4 +1,4 @@
-"""Figures of likeness are 1 for gold itself, and show each way of not being like it.
+"""Figures of likeness are 1 for gold itself, and each kind of difference shows in one of them.
 
 Were a figure wrong, gold held against gold would fall outside the range of its own halves: that is tested first.
 """

@@ -445,7 +445,7 @@ def test_a_choice_keeps_rows_and_their_order(how: Any) -> None:
     if how == "first":
         assert ids == list(range(10))
     if how == "balanced":
-        assert Counter(chosen["label"]) == {0: 3, 1: 3, 2: 2, 3: 2} or max(Counter(chosen["label"]).values()) == 3
+        assert Counter(chosen["label"]) == {0: 3, 1: 3, 2: 2, 3: 2}
     if how == "random":
         assert choose_exemplars(CLINIC, GOLD, how, share=0.25, seed=1)["id"] != chosen["id"]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, List, Value, load_dataset
+from support.command import run
 from support.gold_files import CANARY, WRITERS, note, write_csv, write_gold
 
 import hf_synth
-from hf_synth.cli.cli import main
 from hf_synth.correction.audited import read_audited
 from hf_synth.errors import GoldError, RowError, TaskError
 from hf_synth.gold.adoption import read_dataset
@@ -23,12 +23,6 @@ from hf_synth.gold.gold import load_gold
 from hf_synth.task.scripts import load_task
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    code = main([str(w) for w in words])
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from hf_synth.gold.gold import as_streaming_dataset, load_gold
 from hf_synth.gold.json_values import json_items
 from hf_synth.gold.markup import read_brat, xml_elements
 from hf_synth.gold.readers import open_text, read_text
-from hf_synth.gold.sources import SourceFile, all_files, find_files, list_source
+from hf_synth.gold.sources import SourceFile, all_files, digest_files, find_files, list_source
 from hf_synth.gold.tables import read_csv, read_jsonl, read_table
 from hf_synth.task.scripts import list_tasks, load_task
 
@@ -481,3 +481,13 @@ def test_a_file_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(RowError, match="is not there any more"):
         list(read_jsonl(source))
+
+
+def test_a_digest_is_of_names_contents_and_strings(tmp_path: Path) -> None:
+    for name, text in (("a.csv", "note"), ("b.csv", "note"), ("c.csv", "other")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (tmp_path / name for name in ("a.csv", "b.csv", "c.csv"))
+    first = digest_files("version 1", a)
+    assert len({first, digest_files("version 2", a), digest_files(a), digest_files("version 1", b)}) == 4
+    a.write_text(c.read_text())
+    assert digest_files("version 1", a) != first

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,8 @@ from huggingface_hub import HfApi, RepoCard
 from starlette.testclient import TestClient
 from support.hub_clients import call, commit_body
 
-from hf_synth.hub import RunningHub, _names_of, connected, create_app, pushing, reading, running_hub
+from hf_synth.hub import RunningHub, _names_of, create_app, pushing, reading
 from hf_synth.hub.request import is_own_host
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from support.batch_server import BatchServer, Line, Plan, content, echo, serving, status, unanswered
+from support.questions import ask, questions
 
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.llm import batch, batch_api
@@ -43,14 +44,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_api, "_BACKOFF", 0.01)
     monkeypatch.setattr(batch_api, "_FIRST_PATIENCE", 0.2)
     monkeypatch.setattr(batch_api, "_PATIENCE", 0.5)
-
-
-def questions(n: int, start: int = 0) -> list[list[dict[str, str]]]:
-    return [[{"role": "user", "content": f"question {i}"}] for i in range(start, n)]
-
-
-def ask(*texts: str) -> list[list[dict[str, str]]]:
-    return [[{"role": "user", "content": text}] for text in texts]
 
 
 def make(server: BatchServer, folder: Path, *, max_wait_hours: float = 26.0, **more: Any) -> BatchLLM:

@@ -1,4 +1,4 @@
-"""GGUF files are known by their bytes: their header, their name, their licence, and what is none."""
+"""GGUF files: identity by their bytes, header, name, licence, and files that are not GGUF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server says of itself is noted with the journal, and a change under the same name is said."""
+"""What a server states about its model is recorded with the journal, and a change under the same name is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number in flight that is learnt from a server which lets requests wait: simulated time."""
+"""The number of requests in flight that is learnt from a server with a queue, in simulated time."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.llm_server import LLMServer, Said, content, serving
+from support.questions import questions
 
 from hf_synth.llm import calls, leases
 from hf_synth.llm.journal import Entry, Journal
@@ -155,14 +156,6 @@ def test_the_dead_are_known() -> None:
 
 
 # --- in chat --------------------------------------------------------------------------------------------------------
-def ask(*texts: str) -> list[list[dict[str, str]]]:
-    return [[{"role": "user", "content": text}] for text in texts]
-
-
-def questions(n: int) -> list[list[dict[str, str]]]:
-    return ask(*(f"question {i}" for i in range(n)))
-
-
 CHILD = """
 import json, sys
 from hf_synth.llm.llm import LLM

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from support.causal_models import TEMPLATE, WORDS, causal, make
+from support.questions import ask
 
 from hf_synth.errors import LLMError, ModelError
 from hf_synth.llm import decoding
@@ -41,10 +42,6 @@ LLAMA_2 = {"temperature": 0.9, "top_p": 0.95, "top_k": 50, "repetition_penalty":
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return causal(tmp_path_factory.mktemp("causal"))
-
-
-def ask(*texts: str) -> list[list[dict[str, str]]]:
-    return [[{"role": "user", "content": text}] for text in texts]
 
 
 def questions(n: int) -> list[list[dict[str, str]]]:

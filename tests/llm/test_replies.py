@@ -1,4 +1,4 @@
-"""Bodies of replies in the forms that servers write them: text, thoughts, refusals and cuts are told apart."""
+"""Bodies of replies in the forms that servers write: text, thoughts, refusals and cuts are recognised."""
 
 from __future__ import annotations
 

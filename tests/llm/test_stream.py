@@ -1,4 +1,4 @@
-"""What every LLM does with its answers: failures say their cause, and what is no answer is asked for again."""
+"""The stream of every LLM: failures state their cause, and empty or cut answers are asked for again."""
 
 from __future__ import annotations
 

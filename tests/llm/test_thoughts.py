@@ -1,4 +1,4 @@
-"""Thoughts of every family of models, in every form: no token of them is in what is read of an answer."""
+"""Thoughts of every family of models, in every form: no token of them reaches the parsed answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of base models: sound entries, what cards must say, what is suggested for which task."""
+"""The table of base models: complete entries, the notes for cards, and the suggestion for a task."""
 
 from __future__ import annotations
 

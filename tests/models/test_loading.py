@@ -1,11 +1,10 @@
-"""Where a base model comes from: one commit of a repository, which the facts of what is made from it name."""
+"""Base models from a repository: one commit is loaded, and the facts of models made from it name that commit."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,11 @@ from huggingface_hub import HfApi
 from support.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.errors import ModelError
-from hf_synth.hub import connected, running_hub
 from hf_synth.models.inference import embed, predict_proba
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import FACTS, model_facts, weights_sha256
 from hf_synth.models.training import train
 from hf_synth.task.columns import MANIFEST
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
-        yield running
 
 
 def test_a_revision_is_pinned_to_its_commit(hub: Any, tmp_path: Path) -> None:

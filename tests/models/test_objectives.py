@@ -1,4 +1,4 @@
-"""Losses against hand-made figures: soft labels, weights, windows; whatever way a step's rows are dealt out."""
+"""Losses compared with hand-made figures: soft labels, weights and windows, however a step is split into batches."""
 
 from __future__ import annotations
 

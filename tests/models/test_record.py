@@ -1,4 +1,4 @@
-"""The access of a model: by its facts, by the table, or as it is stated; what nothing is known of is credentialed."""
+"""The access of a model: by its facts, by the table, or as it is stated; an unknown model is credentialed."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,17 @@ from hf_synth.experiments.names import metric_name
 from hf_synth.generation.answers import parse
 from hf_synth.generation.generation import generate
 from hf_synth.generation.prompts import render
-from hf_synth.hub import connected, running_hub
 from hf_synth.llm.llm import LLM
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import weights_sha256
-from hf_synth.models.text2text import TEXT_METRICS, generate_text, input_texts, text_scores, weighted_loss
+from hf_synth.models.text2text import (
+    TEXT_METRICS,
+    generate_text,
+    input_texts,
+    text_scores,
+    trainer_parts,
+    weighted_loss,
+)
 from hf_synth.models.training import train
 from hf_synth.publishing.card_checks import check_card
 from hf_synth.publishing.card_models import model_card_facts
@@ -54,12 +60,6 @@ def models(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     sets = train(SETS, sets_gold(240), base_model=bases["multi_label"], output_dir=folder / "sets", args=SETS_ARGS)
     asked = train(ASKED, asked_gold(160), base_model=bases["text2text"], output_dir=folder / "asked", args=T5_ARGS)
     return {"multi_label": sets, "text2text": asked}
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
-        yield running
 
 
 # --- sets of labels -------------------------------------------------------------------------------------------------
@@ -286,6 +286,16 @@ def test_weights_multiply_the_loss_of_their_tokens() -> None:
         {"logits": logits}, labels, num_items_in_batch=(labels != -100).sum() * 2
     )  # two batches a step
     assert half == pytest.approx(float(by_hand) / 2, rel=1e-5)
+
+
+def test_weights_reach_the_loss_with_a_mean_of_one(bases: dict[str, Path]) -> None:
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    network = AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(bases["text2text"]))
+    rows = generated(ASKED, asked_gold(4)).add_column("weight", [0.2, 0.2, 0.6, 0.6])
+    parts = trainer_parts(network, AutoTokenizer.from_pretrained(bases["text2text"]), ASKED, rows, None)
+    for row, expected in zip(parts["train_dataset"], (0.5, 0.5, 1.5, 1.5), strict=True):
+        assert [weight for _, weight in row["labels"]] == pytest.approx([expected] * len(row["labels"]))
 
 
 def test_the_heavier_of_two_targets_is_written(bases: dict[str, Path], tmp_path: Path) -> None:

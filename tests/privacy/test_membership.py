@@ -1,4 +1,4 @@
-"""Who was in a training set: planted losses are told, chance is not, a model that learnt by heart is caught."""
+"""Membership tests: planted losses are recognised, equal losses are not, and a model that memorised is caught."""
 
 from __future__ import annotations
 

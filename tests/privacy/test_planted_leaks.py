@@ -1,4 +1,4 @@
-"""What is planted is found, disguised or not, all of it; what is clean stays, and nothing that is told holds text."""
+"""Planted copies are found in every disguise, clean notes are not flagged, and no finding shows text."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from support.audit_texts import (
     PAIR,
     TASK,
     WORDS,
+    copied,
     hyphenated,
     notes,
     pairs_of,
@@ -30,7 +31,7 @@ from hf_synth.cli.cli import main
 from hf_synth.errors import ColumnError, HfSynthError, MissingExtraError, RowError
 from hf_synth.privacy.audit import audit
 from hf_synth.privacy.canaries import Canaries, make_canaries, plant, sentence
-from hf_synth.privacy.findings import COPIED, FLAGS, Findings, with_findings
+from hf_synth.privacy.findings import FLAGS, with_findings
 from hf_synth.privacy.identifiers import IDENTIFIERS, identifiers_in, presidio_finder
 from hf_synth.privacy.report import audit_markdown, audit_page
 from hf_synth.task.folders import write_stage
@@ -42,10 +43,6 @@ GOLD, CLEAN = notes(300, 1), notes(200, 2)
 @pytest.fixture(scope="module")
 def gold() -> Dataset:
     return rows_of(TASK, GOLD)
-
-
-def copied(found: Findings) -> list[bool]:
-    return [bool(set(flags) & set(COPIED)) for flags in found.row_flags]
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------
@@ -284,7 +281,7 @@ def test_presidio_without_the_package_says_what_to_install(monkeypatch: pytest.M
         presidio_finder()
 
 
-# --- what is told ---------------------------------------------------------------------------------------------------
+# --- findings and reports --------------------------------------------------------------------------------------------
 
 REFUSALS = [
     "As an AI language model, I cannot provide this.", "I'm sorry, but I can't help with that.",

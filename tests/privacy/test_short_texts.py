@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from support.audit_texts import DISGUISES, PAIR, TASK, WORDS, pairs_of, rows_of
+from support.audit_texts import DISGUISES, PAIR, TASK, WORDS, copied, pairs_of, rows_of
 
 from hf_synth.privacy.audit import audit
-from hf_synth.privacy.findings import COPIED, FLAGS, Findings
+from hf_synth.privacy.findings import FLAGS
 from hf_synth.privacy.overlap import Index
 from hf_synth.privacy.short_texts import LONGEST, ShortTexts, Words
 
@@ -26,10 +26,6 @@ def near(gold: list[str], texts: list[str], groups: list[int] | None = None) -> 
     index = ShortTexts.of(Words.of(gold), np.array(groups or range(len(gold)), np.int64))
     words = Words.of(texts)
     return (index.same(words) | index.near(words)).tolist()
-
-
-def copied(found: Findings) -> list[bool]:
-    return [bool(set(flags) & set(COPIED)) for flags in found.row_flags]
 
 
 def changes(text: str, rng: random.Random) -> dict[str, str]:
@@ -184,7 +180,7 @@ def test_a_sentence_that_lies_in_a_longer_note_is_found() -> None:
     assert copied(audit(TASK, rows, gold=gold)) == [True, True]
 
 
-# --- what is told, and what it costs --------------------------------------------------------------------------------
+# --- findings and time -----------------------------------------------------------------------------------------------
 
 
 def test_rows_of_under_four_words_are_counted_as_too_short() -> None:

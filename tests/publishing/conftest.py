@@ -1,11 +1,13 @@
-"""A trained model that the tests of publishing share."""
+"""A trained model, and the Hub that rows and models are pushed to."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 from support.publishing_rows import CANARY, LABELS, NOUNS, OPEN, gold_rows
 
 from hf_synth.task.labels import row_digests
@@ -18,6 +20,17 @@ def not_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     The tests without this fixture load theirs; one shows that an export which differs is refused (test_publishing).
     """
     monkeypatch.setattr("hf_synth.publishing.export._check_loads", lambda folder, views: None)
+
+
+@pytest.fixture
+def where(hub: Any, tmp_path: Path) -> dict[str, Any]:
+    """Return the options of a push to the Hub of the tests."""
+    return {"endpoint": hub.url, "token": hub.token, "export_dir": tmp_path / "export" / "x"}
+
+
+@pytest.fixture
+def api(hub: Any) -> HfApi:
+    return HfApi(endpoint=hub.url, token=hub.token)
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What leaves is what was audited: a row of gold in any place that can reach an export, one at a time, is refused."""
+"""Only audited text leaves: a row of gold in any place that can reach an export is refused."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from support.publishing_rows import CANARY, OPEN, gold_rows, synthetic_rows
 
 from hf_synth.errors import PublishError
-from hf_synth.hub import connected, running_hub
 from hf_synth.publishing.changes import Changes, Present, changes_of, size_of
 from hf_synth.publishing.publishing import publish_dataset
 from hf_synth.publishing.release import entries
@@ -22,26 +20,10 @@ from hf_synth.publishing.sealed import sealed
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
-        yield running
-
-
-@pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "x"
     publish_dataset(OPEN, synthetic_rows(OPEN, 6), "org/x", push=False, export_dir=folder)
     return folder
-
-
-@pytest.fixture
-def where(hub: Any, tmp_path: Path) -> dict[str, Any]:
-    return {"endpoint": hub.url, "token": hub.token, "export_dir": tmp_path / "out" / "x"}
-
-
-@pytest.fixture
-def api(hub: Any) -> HfApi:
-    return HfApi(endpoint=hub.url, token=hub.token)
 
 
 def asked(rows: Dataset, name: str, where: dict[str, Any], **options: Any) -> Changes:

@@ -12,6 +12,7 @@ import pytest
 from datasets import load_dataset
 from support.publishing_rows import CANARY, OPEN, POLICY, RESTRICTED, gold_rows, synthetic_rows
 
+from hf_synth.publishing import croissant
 from hf_synth.publishing.publishing import publish_dataset
 from hf_synth.publishing.release import content_digest
 from hf_synth.publishing.sealed import sealed
@@ -43,6 +44,19 @@ def test_files_and_fields_are_those_of_the_export(tmp_path: Path) -> None:
         rows = load_dataset(str(tmp_path / "x"), config, split="train", cache_dir=str(tmp_path / "cache"))
         assert [f["name"] for f in records[config]["field"]] == rows.column_names
     assert [row["labels/name"] for row in records["labels"]["data"]] == list(OPEN.labels)
+
+
+@pytest.mark.parametrize(
+    ("known", "source", "license", "address"),
+    [
+        ("mit", "https://example.org", "MIT", "https://spdx.org/licenses/MIT.html"),
+        ("other", "https://example.org", "its own", "https://example.org"),
+        ("other", "", "its own", "its own"),
+    ],
+)
+def test_a_license_is_an_address_where_one_is_known(known: str, source: str, license: str, address: str) -> None:
+    facts = {"license_data": {"license": known}, "source_url": source, "license": license}
+    assert croissant._license(facts) == address
 
 
 def test_responsible_use_is_said_in_every_field(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Nothing that was done to credentialed rows, or to a model of them, makes them less credentialed to the gate."""
+"""Credentialed rows, and models trained on them, stay credentialed whatever is done to them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""A repository is all that it can reach: only releases become public with it, and what was withdrawn never does."""
+"""A repository becomes public only if everything that it can reach was released; withdrawn content never does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +12,6 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from support.publishing_rows import OPEN, RESTRICTED, gold_rows, synthetic_rows
 
 from hf_synth.errors import PublishError
-from hf_synth.hub import connected, running_hub
 from hf_synth.publishing.gate import Verdict
 from hf_synth.publishing.history import Commit, Reach, Releases, is_plain, releases_of, unreleased_contents
 from hf_synth.publishing.publishing import publish_dataset
@@ -24,22 +22,6 @@ from hf_synth.publishing.withdrawal import withdraw
 
 GOLD = gold_rows(RESTRICTED)
 ROWS = synthetic_rows(RESTRICTED)
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
-        yield running
-
-
-@pytest.fixture
-def where(hub: Any, tmp_path: Path) -> dict[str, Any]:
-    return {"endpoint": hub.url, "token": hub.token, "export_dir": tmp_path / "export" / "x"}
-
-
-@pytest.fixture
-def api(hub: Any) -> HfApi:
-    return HfApi(endpoint=hub.url, token=hub.token)
 
 
 def public(name: str, where: Mapping[str, Any], *, rows: Any = ROWS, **more: Any) -> Verdict:

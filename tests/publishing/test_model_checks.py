@@ -1,4 +1,4 @@
-"""A model on trial: what cannot be loaded back, or answers otherwise, stays here; whether it tells its rows is told."""
+"""Checks of a model before it is published: its export loads, answers the same, and a membership test is run."""
 
 from __future__ import annotations
 

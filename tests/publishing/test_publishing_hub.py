@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,26 +18,9 @@ from support.publishing_rows import CANARY, CREDENTIALED, LABELS, OPEN, RESTRICT
 
 from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
-from hf_synth.hub import connected, running_hub
 from hf_synth.publishing import remote
 from hf_synth.publishing.client import client
 from hf_synth.publishing.publishing import publish_dataset, publish_model
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
-        yield running
-
-
-@pytest.fixture
-def where(hub: Any, tmp_path: Path) -> dict[str, Any]:
-    return {"endpoint": hub.url, "token": hub.token, "export_dir": tmp_path / "export"}
-
-
-@pytest.fixture
-def api(hub: Any) -> HfApi:
-    return HfApi(endpoint=hub.url, token=hub.token)
 
 
 def test_a_public_dataset_loads_for_anyone(where: dict[str, Any], api: HfApi, tmp_path: Path) -> None:

@@ -58,16 +58,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     check_disk(root)
 
 
-@pytest.fixture
-def where(hub: Any, tmp_path: Path) -> dict[str, Any]:
-    return {"endpoint": hub.url, "token": hub.token, "export_dir": tmp_path / "export" / "x"}
-
-
-@pytest.fixture
-def api(hub: Any) -> HfApi:
-    return HfApi(endpoint=hub.url, token=hub.token)
-
-
 def files(folder: Path) -> dict[str, str]:
     found = (f for f in folder.rglob("*") if f.is_file())
     return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in found}

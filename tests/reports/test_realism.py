@@ -1,4 +1,4 @@
-"""What people thought of synthetic notes stands in reports, and nothing else of the file does."""
+"""People's ratings of synthetic notes are shown in reports, and nothing else of their file is."""
 
 from __future__ import annotations
 

@@ -71,4 +71,4 @@ def test_a_unit_without_anything_inside_is_a_step() -> None:
     assert left(one, 4, 50.0) is None
     one.step(1.5, 50.5)
     one.step(2, 52.0)
-    assert left(one, 4, 52.0) is not None
+    assert left(one, 4, 52.0) == pytest.approx(52, rel=0.01), "two more of 26 s on average"

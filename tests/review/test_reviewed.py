@@ -1,4 +1,4 @@
-"""Notes that people labelled become the first gold: which notes, which labels, and what they are called."""
+"""Reviewed notes become the first gold: which notes, which labels, and their source."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import re
 
 from datasets import Dataset
 
+from hf_synth.privacy.findings import COPIED, Findings
 from hf_synth.task.task import Task
 
 CANARY = "zebrafinch-7741-quokka"
@@ -93,3 +94,8 @@ DISGUISES = {
     "order and 6% of words": lambda rng, t: changed(rng, shuffled(rng, t)),
     "numbers put in": numbered,
 }
+
+
+def copied(found: Findings) -> list[bool]:
+    """Return whether each row has a flag of a copy."""
+    return [bool(set(flags) & set(COPIED)) for flags in found.row_flags]

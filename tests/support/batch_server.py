@@ -1,4 +1,4 @@
-"""A small Batch API on loopback for tests: takes files and batches, ends them as it is told, and counts everything."""
+"""A small Batch API on loopback for tests: it takes files and batches, ends them as the test says, and counts calls."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.policy import HTTP
 from hashlib import sha256
 from typing import Any
+
+from support.raw_server import listening, serve_until_closed
 
 Request = Mapping[str, Any]
 
@@ -104,10 +106,7 @@ class BatchServer:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while await self._exchange(reader, writer):
-                pass
-        writer.transport.abort()
+        await serve_until_closed(self._exchange, reader, writer)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -207,26 +206,5 @@ class BatchServer:
 def serving(*plans: Plan) -> Iterator[BatchServer]:
     """Run an endpoint for the length of a block."""
     server = BatchServer(*plans)
-    ready, over = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def main() -> None:
-        listening = await asyncio.start_server(server.connected, "127.0.0.1", 0)
-        server.port = listening.sockets[0].getsockname()[1]
-        ready.set()
-        await over.wait()
-        listening.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
-    thread.start()
-    ready.wait()
-    try:
+    with listening(server):
         yield server
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.close()

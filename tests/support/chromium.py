@@ -1,4 +1,4 @@
-"""A headless Chromium over its own protocol: opens a file, tells what it asked for and said, and how it looks."""
+"""A headless Chromium over its own protocol: it opens a file and reports requests, messages and layout."""
 
 from __future__ import annotations
 

@@ -51,3 +51,8 @@ def make_journey(work: Path, n: int = 47) -> Path:
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return the bytes of the files of an output, without those of its work folder."""
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def audit_words(work: Path, *more: str) -> list[str]:
+    """Return the words of `hf-synth audit` for the folder."""
+    return ["audit", str(work / "gold"), str(work / "synthetic"), "--out", str(work / "audited"), *more]

@@ -1,16 +1,17 @@
-"""A small chat endpoint on loopback for tests: answers as it is told, with faults, and counts what it was asked."""
+"""A small chat endpoint on loopback for tests: it gives the answers and faults of the test, and counts requests."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
+
+from support.raw_server import listening, serve_until_closed
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,9 @@ class LLMServer:
     def asked(self) -> list[str]:
         return [content(r) for r in self.requests]
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while await self._exchange(reader, writer):
-                pass
-        writer.transport.abort()
+        await serve_until_closed(self._exchange, reader, writer)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -127,26 +125,5 @@ def _completion(request: Mapping[str, Any], said: Said) -> bytes:
 def serving(answer: Callable[[dict[str, Any], int], Said] | None = None) -> Iterator[LLMServer]:
     """Run an endpoint for the length of a block; without `answer` it repeats what the user said."""
     server = LLMServer(answer or (lambda request, _: Said(f"echo {content(request)}")))
-    ready, over = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def main() -> None:
-        listening = await asyncio.start_server(server._connected, "127.0.0.1", 0, backlog=1024)
-        server.port = listening.sockets[0].getsockname()[1]
-        ready.set()
-        await over.wait()
-        listening.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
-    thread.start()
-    ready.wait()
-    try:
+    with listening(server):
         yield server
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.close()

@@ -7,7 +7,6 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from hf_synth.generation.answers import parse
 from hf_synth.generation.plan import Plan, Pool
 from hf_synth.gold.gold import as_streaming_dataset, load_gold, task_builder
 from hf_synth.gold.sources import WHOLE, all_files, find_files
-from hf_synth.hub import connected, running_hub
 from hf_synth.task.columns import KINDS, access_of
 from hf_synth.task.folders import read_export, write_stage
 from hf_synth.task.scripts import list_tasks, load_task, task_script
@@ -61,12 +59,6 @@ def gold_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return path, load_gold(task, path, **options(task))
 
     return read
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_hub(tmp_path_factory.mktemp("hub")) as hub, connected(hub):
-        yield hub
 
 
 @every_task
