@@ -40,7 +40,7 @@ description: {about}
    again.
 4. An error is one sentence on stderr. [docs/messages.md](docs/messages.md) lists all of them.
 
-Exit codes: 0 done; 1 refused or failed, with one sentence; 2 wrong command line; 130 interrupted.
+Exit codes: 0 done; 1 refused or failed, with one sentence; 2 wrong command line; 130 interrupted; 143 ended by SIGTERM.
 
 More: [start](docs/start.md), [recipes for LLM servers](docs/recipes.md), [the data's rules](docs/rules.md),
 [all pages](llms.txt).

@@ -9,6 +9,7 @@ have another home folder.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit
 
 from hf_synth.cluster.work import Work
 from hf_synth.errors import HfSynthError, MissingExtraError
+from hf_synth.llm.commits import LAST_ANSWERS, halt_all
 from hf_synth.llm.permits import Permits, limits_of, sharing
 from hf_synth.models.loading import cores
 from hf_synth.reports.progress import stage
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets: their paths have at most 107
 _REACHED = 10  # seconds in which the head of a cluster takes a connection
 _WAITING = 10_000  # calls that may wait for a permit
@@ -158,6 +161,10 @@ class Worker:
     def begin(self) -> None:
         """Return once the worker has begun: Ray starts no more workers than there is room for."""
 
+    def halt(self) -> None:
+        """Send LLMs nothing more: what computes ends with an error, once what is under way is answered and kept."""
+        halt_all()
+
 
 class _Worker(Worker):
     """A process of Ray that computes blocks."""
@@ -195,7 +202,8 @@ class _Crew:
         self._ray, self._work = ray, work
         llms = [part.block.llm for part in work.parts if hasattr(part.block, "llm")]
         self._permits, name = permits_of(ray, llms)
-        self._workers = workers_of(ray, _Worker, most, gpus, name)
+        self._asks = bool(llms)
+        self._workers = workers_of(ray, _Worker, most, gpus, name, at_once=2 if llms else 1)  # `halt` comes between
         self._functions = list[tuple[Any, Any]]()  # the function of a block, and its place in Ray's store
 
     def compute(self, numbers: Sequence[int]) -> None:
@@ -217,7 +225,11 @@ class _Crew:
         failed: HfSynthError | None = None
         with stage(total=len(numbers), unit="blocks") as bar:
             while waiting or running:
-                (ready, *_), _ = ray.wait([*running, *beginning], num_returns=1)
+                try:
+                    (ready, *_), _ = ray.wait([*running, *beginning], num_returns=1)
+                except KeyboardInterrupt:
+                    self._halt([(one, worker) for one, (_, _, worker) in running.items()])
+                    raise
                 try:
                     result = ray.get(ready)
                 except ray.exceptions.RayError as error:
@@ -237,6 +249,15 @@ class _Crew:
                 give(worker)
         if failed is not None:
             raise failed
+
+    def _halt(self, running: Sequence[tuple[Any, Any]]) -> None:
+        """Have workers keep what they asked an LLM; what they compute without one is not waited for."""
+        if not running or not self._asks:
+            return
+        _LOG.warning("stopping: waiting up to %.3g s for answers of workers (Ctrl-C again drops them)", LAST_ANSWERS)
+        for _, worker in running:
+            worker.halt.remote()
+        self._ray.wait([one for one, _ in running], num_returns=len(running), timeout=LAST_ANSWERS)
 
     def _place_of(self, function: Any) -> int:
         """Return the number of a function; it is stored once a machine, since the index of gold is large."""

@@ -18,19 +18,28 @@ LAST_ANSWERS = 25.0  # seconds for answers under way when a run is stopped; sche
 _AT_ONCE = 0.1  # seconds for what ends by itself
 
 
-class Closable(Protocol):
-    """Something that ends in order."""
+class Stoppable(Protocol):
+    """A run that can be stopped."""
+
+    def halt(self) -> None:
+        """Send nothing more."""
 
     def close(self) -> None:
-        """End."""
+        """Wait for what is under way, and end."""
 
 
-_OPEN: weakref.WeakSet[Closable] = weakref.WeakSet()
+_OPEN: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 
 
-def close_at_exit(one: Closable) -> None:
-    """Close something that is still open when this process ends, before its threads do."""
-    _OPEN.add(one)
+def close_at_exit(run: Stoppable) -> None:
+    """Close a run that is still open when this process ends, before its threads do."""
+    _OPEN.add(run)
+
+
+def halt_all() -> None:
+    """Send nothing more in all runs of this process: each ends with an error, once what is under way is answered."""
+    for run in list(_OPEN):
+        run.halt()
 
 
 def _close_all() -> None:

@@ -67,7 +67,7 @@ class Manners:
         self._path = None if folder is None else folder / f"{digest[:16]}.json"
         self._learnt = self._read()
         self.rules: dict[str, Any] = {**known, **self._learnt}
-        self.settled = bool(self._learnt)  # whether a question was answered by these rules
+        self.settled = bool(self._learnt.keys() - {CONNECTION})  # whether a question was answered by these rules
         self._taken: set[str] = set()  # fields of requests that were answered
         self._unsure: set[str] = set()  # fields that may have been refused
         self._doubts: Counter[str] = Counter()  # questions for which a field was left out

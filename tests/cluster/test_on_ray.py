@@ -120,7 +120,7 @@ def wrong(table: pa.Table) -> pa.Table:
 def test_no_block_waits_for_a_worker_that_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Threads(tmp_path)
     monkeypatch.setattr(on_ray, "running", lambda *_: nullcontext(one))
-    monkeypatch.setattr(on_ray, "workers_of", lambda ray, _, most, *__: [Computing(ray, i) for i in range(most)])
+    monkeypatch.setattr(on_ray, "workers_of", lambda ray, _, most, *__, **___: [Computing(ray, i) for i in range(most)])
     rows = Dataset.from_dict({"x": list(range(10))})
     works = [
         Work(tmp_path / name, [Part("rows", rows, block, "", 3)])
@@ -133,6 +133,51 @@ def test_no_block_waits_for_a_worker_that_never_begins(tmp_path: Path, monkeypat
     with pytest.raises(HfSynthError, match="a row is wrong"):
         on_ray.run_on_ray(works[1], workers=3)
     assert 0 in set(range(4)) - set(works[1].missing(range(4))), "blocks that others had begun are kept"
+    one.threads.shutdown(wait=False)
+
+
+class Asking:
+    """A block that asks an LLM."""
+
+    llm = None
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return table
+
+
+def finished(value: Any) -> Future[Any]:
+    future = Future[Any]()
+    future.set_result(value)
+    return future
+
+
+def test_ctrl_c_has_workers_keep_what_they_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halted, waited = list[int](), list[Any]()
+
+    def worker(number: int) -> SimpleNamespace:
+        methods = {"begin": lambda: finished(0), "compute": lambda *_: Future(), "halt": lambda: halted.append(number)}
+        return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
+
+    def wait(ones: list[Any], num_returns: int, timeout: float | None = None) -> tuple[list[Any], list[Any]]:
+        if timeout is not None:
+            waited.append((len(ones), timeout))
+        elif not (done := [future for future in ones if future.done()]):
+            raise KeyboardInterrupt
+        else:
+            return done[:1], []
+        return [], ones
+
+    one = Threads(tmp_path)
+    monkeypatch.setattr(one, "wait", wait)
+    monkeypatch.setattr(on_ray, "running", lambda *_: nullcontext(one))
+    monkeypatch.setattr(on_ray, "workers_of", lambda _, __, most, *___, **____: [worker(i) for i in range(most)])
+    rows = Dataset.from_dict({"x": list(range(10))})
+    for name, block, expected in (("asks", Asking(), [0, 1]), ("computes", doubled, [])):
+        halted.clear()
+        with pytest.raises(KeyboardInterrupt):
+            on_ray.run_on_ray(Work(tmp_path / name, [Part("rows", rows, block, "", 3)]), workers=2)
+        assert sorted(halted) == expected
+    assert waited == [(2, 25.0)], "what asks nobody is not waited for"
     one.threads.shutdown(wait=False)
 
 

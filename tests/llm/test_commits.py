@@ -119,6 +119,16 @@ def test_a_stream_that_is_open_when_the_process_ends_keeps_what_is_under_way(tmp
         answers.close()  # type: ignore[attr-defined]
 
 
+def test_runs_may_be_halted_from_elsewhere(tmp_path: Path) -> None:
+    with serving(lambda *_: Said("yes", delay=0.2)) as server:
+        answers = make(server, tmp_path).stream(iter(questions(40)), access="open")
+        next(answers)
+        commits.halt_all()
+        with pytest.raises(LLMError, match="was stopped; run again"):
+            list(answers)
+        assert kept(tmp_path) == len(server.requests) <= 9
+
+
 def test_a_call_that_was_asked_twice_is_kept_too(tmp_path: Path) -> None:
     with serving(lambda _, number: Said("yes", delay=0.5 if number >= 24 else 0.0)) as server:
         llm = make(server, tmp_path, hedge=True)
