@@ -195,6 +195,8 @@ _ANY = re.compile(
 _FILLERS = ("again", "so", "then", "now", "also", "still", "here", "mostly", "perhaps", "today", "overall", "indeed")
 _USED = 0.9  # share of the phrases of a text that are replaced
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")  # a word of letters
+_TERM = re.compile(_WORD.pattern + r"\d{0,2}(?!\w)")  # also "B12" and "FEV1"
+_MOST_DIGITS = 2
 # Words of a text that may follow each other in a note as they do in the text: so many, or such a share of them if that
 # is more. Every such word is linked to gold by a skip-gram; with more, the note would echo its exemplar.
 _LINKED, _LINKED_SHARE = 3, 0.2
@@ -284,9 +286,9 @@ def _clauses(text: str, names: bool) -> list[list[str]]:
 
 
 def _plain_word(word: str) -> str:
-    """Return a word without the punctuation around it; "" for a number."""
-    match = _WORD.search(word)
-    return match[0] if match and not any(c.isdigit() for c in word) else ""
+    """Return a word without the punctuation around it; "" for a number, a code or a date."""
+    match = _TERM.search(word)
+    return match[0] if match and sum(map(str.isdigit, word)) <= _MOST_DIGITS else ""
 
 
 def _writes_nouns_large(texts: Sequence[str]) -> bool:
