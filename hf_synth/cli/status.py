@@ -56,7 +56,7 @@ def status(args: Namespace) -> Result:
             print(one_line(f"    out of date: it {reason}"))
     command = _next(folder, stages, args)
     if command:
-        if "publish" in command.split()[:2] and (text := _weakness(folder, stages)):
+        if text := _weakness(folder, stages, command):
             print(one_line(f"{WEAK}{text}"))
         print(one_line(f"next: {command}"))
     elif not any(stage.task for stage in stages):
@@ -144,9 +144,10 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     elif _run_is_last(latest):
         words = command_after(latest["run"], known)
     elif reached and reached[-1] == "publish":
-        release = latest["publish"]
-        if _pushed(release) == NOT_PUSHED:
-            words = push_command(release, known)
+        releases = sorted((s for s in stages if s.kind == "publish" and not s.outdated), key=lambda s: -s.when)
+        waiting = [push_command(release, known) for release in releases if _pushed(release) == NOT_PUSHED]
+        if any(waiting) or _pushed(latest["publish"]) == NOT_PUSHED:
+            words = next(filter(None, waiting), None)
             return None if words is None else _command([*words, *named])
         if len(reached) > 1 and not any(s.kind == "publish" and s.facts.get("kind") == "model" for s in stages):
             words = command_after(latest[reached[-2]], known)  # notes were published before the model
@@ -157,12 +158,15 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     return _command([*without_configured(words, known.configured), *named] if values else words)
 
 
-def _weakness(folder: Path, stages: Sequence[Stage]) -> str:
-    """Return what is wrong with the model that is to be published; "" for nothing, or where it is notes."""
+def _weakness(folder: Path, stages: Sequence[Stage], command: str) -> str:
+    """Return what is wrong with the model that a command publishes; "" for nothing, or where it does something else."""
     from hf_synth.cli.journey import known_in
-    from hf_synth.cli.stages import newest
+    from hf_synth.cli.stages import newest, stage_at
     from hf_synth.cli.ways import weakness_before
 
+    _, verb, *words = shlex.split(command)
+    if verb != "publish" or any((s := stage_at(Path(w))) and s.kind in ("generate", "correct") for w in words):
+        return ""
     latest = newest(stages, next((s.task for s in stages if s.kind == "gold"), ""))
     scored = latest.get("run" if _run_is_last(latest) else "evaluate")
     return "" if scored is None else weakness_before(scored, known_in(folder, stages=stages))

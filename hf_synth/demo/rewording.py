@@ -195,6 +195,8 @@ _ANY = re.compile(
 _FILLERS = ("again", "so", "then", "now", "also", "still", "here", "mostly", "perhaps", "today", "overall", "indeed")
 _USED = 0.9  # share of the phrases of a text that are replaced
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")  # a word of letters
+_TERM = re.compile(_WORD.pattern + r"\d{0,2}(?!\w)")  # also "B12" and "FEV1"
+_MOST_DIGITS = 2
 # Words of a text that may follow each other in a note as they do in the text: so many, or such a share of them if that
 # is more. Every such word is linked to gold by a skip-gram; with more, the note would echo its exemplar.
 _LINKED, _LINKED_SHARE = 3, 0.2
@@ -234,9 +236,10 @@ def in_fragments(rng: random.Random, texts: Sequence[str], shown: Sequence[str])
     pieces = [piece for text in texts for piece in _fragments(rng, text, names)]
     if not pieces:
         return " ".join(" ".join(texts).split())
-    for _ in range(rng.randint(1, 3) if sum(len(piece.split()) for piece in pieces) < _SHORT else 0):
+    fillers = fillers_of(shown) if sum(len(piece.split()) for piece in pieces) < _SHORT else ()
+    for _ in range(rng.randint(1, 3) if len(fillers) > 2 else 0):
         at = rng.randrange(len(pieces))
-        pieces[at] = f"{rng.choice(fillers_of(shown))} {pieces[at]}"
+        pieces[at] = f"{rng.choice(fillers)} {pieces[at]}"
     sentences = []
     while pieces:
         n = rng.randint(2, 4)
@@ -284,9 +287,9 @@ def _clauses(text: str, names: bool) -> list[list[str]]:
 
 
 def _plain_word(word: str) -> str:
-    """Return a word without the punctuation around it; "" for a number."""
-    match = _WORD.search(word)
-    return match[0] if match and not any(c.isdigit() for c in word) else ""
+    """Return a word without the punctuation around it; "" for a number, a code or a date."""
+    match = _TERM.search(word)
+    return match[0] if match and sum(map(str.isdigit, word)) <= _MOST_DIGITS else ""
 
 
 def _writes_nouns_large(texts: Sequence[str]) -> bool:
@@ -296,11 +299,11 @@ def _writes_nouns_large(texts: Sequence[str]) -> bool:
 
 
 def fillers_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return short words that several texts have, or else their short words: fillers in their own language."""
-    own = [{w for w in _WORD.findall(text) if len(w) <= _MOST_LETTERS and w.islower()} for text in texts]
+    """Return short words that several texts have, or else their short words: fillers in their own language, or none."""
+    own = [{w for w in _WORD.findall(text) if len(w) <= _MOST_LETTERS and not w[0].isupper()} for text in texts]
     counts = Counter(word for words in own for word in words)
     shared = sorted(word for word, n in counts.items() if n > 1)
-    return tuple(shared if len(shared) > 2 else sorted(counts)) or _FILLERS
+    return tuple(shared if len(shared) > 2 else sorted(counts))
 
 
 def looks_english(text: str) -> bool:
@@ -318,7 +321,7 @@ def with_fillers(rng: random.Random, text: str, span: str = "", fillers: Sequenc
         parts = (with_fillers(rng, part, "", fillers) for part in (before, after))
         return match.join(parts)
     words = re.findall(r"\S+\s*", text)
-    if len(words) <= 6:
+    if len(words) <= 6 or not fillers:
         return text
     filled, left = "", rng.randint(2, 5)
     for word in words:

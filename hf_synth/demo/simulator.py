@@ -3,10 +3,9 @@
 For the grades of esophagitis it plans facts and writes notes in its own style. About 30% of its labels are wrong: a
 planned fact is left out, only considered, or contradicted, most often in borderline cases, while the label returned is
 the one of the prompt, as with a real LLM. A share of the sentences can be copied from the exemplars of the prompt
-(`Faults.copying`), so that a note tells what it was written from. For any other task the simulator recombines the
-exemplars. Where such a task has one text, a note is keywords of theirs in another order (`rewording.in_fragments`), in
-their language; where it has one label, about 20% of the labels are wrong: the text is made from exemplars of another
-label. The answer depends on the messages and a seed alone.
+(`Faults.copying`). For any other task the exemplars are recombined. Where such a task has one text, a note is keywords
+of theirs in another order (`rewording.in_fragments`); where it has one label, about 20% of the labels are wrong: the
+text is made from exemplars of another label. The answer depends on the messages and a seed alone.
 """
 
 from __future__ import annotations
@@ -322,12 +321,14 @@ def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str
         entry[target] = _target_text(rng, wanted, str(other.get(target, "")) * joined, kept, extract)
     span = str(entry[target]) if extract else ""  # must stay a span of the text
     if question.sets and len(columns) == 1:
-        entry[mixed] = in_fragments(rng, [" ".join(kept)], _texts_of(question, mixed))
+        sources = {
+            " ".join(s for s in sentences_of(e.get(mixed, "")) if s in kept): None for e in (main, other, *stray)
+        }
+        entry[mixed] = in_fragments(rng, list(filter(None, sources)), _texts_of(question, mixed))
         return entry
     for column in columns:
         entry[column] = with_fillers(rng, entry[column], span, fillers_of(_texts_of(question, column)))
-    lead = rng.choice(_LEADS)
-    entry[mixed] = f"{lead} {entry[mixed]}".strip() if looks_english(entry[mixed]) else entry[mixed]
+    entry[mixed] = f"{rng.choice(_LEADS) if looks_english(entry[mixed]) else ''} {entry[mixed]}".strip()
     if not label and not question.sets and not extract and not choice:
         entry[target] = with_fillers(rng, entry[target], "", fillers_of(_texts_of(question, target)))
     return entry

@@ -6,6 +6,7 @@ can read a file of scores without loading what computes them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -64,16 +65,16 @@ def _no_gain(scores: Mapping[str, Any], rows: Mapping[str, int]) -> str:
     Its accuracy must not be higher, and its macro-F1 not beyond chance: where labels are rare, a good model may give
     up accuracy to find them.
     """
-    values, total = scores["values"], sum(rows.values())
-    if len(rows) < 2 or "accuracy" not in values:
+    accuracy, total = scores["values"].get("accuracy"), sum(rows.values())
+    if len(rows) < 2 or accuracy is None or not math.isfinite(accuracy):
         return ""
     commonest = max(rows, key=lambda label: rows[label])
     share = rows[commonest] / total
     constant = 2 * share / (1 + share) / len(rows)  # macro-F1 of always answering it
-    low, _ = (scores.get("ci95") or {}).get("macro_f1") or (values.get("macro_f1", 0.0), None)
-    if values["accuracy"] > share or (low > constant and "macro_f1" in (scores.get("ci95") or {})):
+    limits = (scores.get("ci95") or {}).get("macro_f1") or (None, None)
+    if accuracy > share or (limits[0] is not None and limits[0] > constant):
         return ""
-    right = round(values["accuracy"] * total)
+    right = round(accuracy * total)
     return (
         f"is no better than always answering {commonest} ({right:,} of {total:,} test rows right, against "
         f"{rows[commonest]:,})"

@@ -111,7 +111,10 @@ def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
             raise cause from None
         if not isinstance(cause, HfHubHTTPError):
             hub = _hub_of(error)
-            raise PublishError(f"{repo_id}, {doing}: {hub} cannot be reached ({type(error).__name__})") from None
+            raise PublishError(
+                f"{repo_id}, {doing}: {hub} cannot be reached ({type(error).__name__}): name another with --endpoint "
+                "or HF_ENDPOINT; `hf-synth hub serve --root DIR` starts one of your own"
+            ) from None
         status = getattr(cause.response, "status_code", None)
         raise PublishError(
             f"{repo_id}, {doing}: {_STATUS.get(status or 0, 'the Hub failed')} (status {status})"

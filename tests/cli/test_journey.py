@@ -150,7 +150,7 @@ def test_without_notes_of_what_it_was_made_of_the_times_decide(work: Path) -> No
         file.write_text(json.dumps({k: v for k, v in facts.items() if k not in ("made_of", "ran_with")}))
     now = time.time()
     for place, name in enumerate(("gold", "synthetic", "corrected", "training", "model")):
-        os.utime(work / name / "hf_synth.json", (now - 100 + place, now - 100 + place))
+        os.utime(work / name / "hf_synth.json", (now - 10_000 + place, now - 10_000 + place))
     os.utime(work / "scores.json", (now, now))
     assert not any(stages(work).values())
     os.utime(work / "synthetic" / "hf_synth.json", (now - 50, now - 50))

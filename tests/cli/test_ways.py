@@ -101,7 +101,25 @@ def test_a_release_of_a_run_is_pushed_from_the_folder_of_the_run(
     os.utime(export / "model" / "release.json", ((work / "later" / "scores.json").stat().st_mtime + 60,) * 2)
     shutil.rmtree(work / "later")
     shutil.rmtree(run / "models")
-    assert proposed(capsys, work) == "nothing is left to do", "what the release was made of is not here"
+    assert " w/run/corrected " in proposed(capsys, work), "the other release was not pushed, either"
+    shutil.rmtree(run / "corrected")
+    assert proposed(capsys, work) == "nothing is left to do", "what the releases were made of is not here"
+
+
+def test_an_earlier_release_that_was_not_pushed_is_not_forgotten(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stage(TASK, rows_with("kept"), work / "corrected", stage="correct")
+    (work / "model").mkdir()
+    (work / "model" / "hf_synth.json").write_text(json.dumps({"stage": "train", "task": TASK.full_name}))
+    for place, kind in enumerate(("model", "dataset")):
+        (work / "export" / kind).mkdir(parents=True)
+        file = work / "export" / kind / "release.json"
+        file.write_text(json.dumps({"task": TASK.full_name, "kind": kind, "repo_id": f"ward/{kind}"}))
+        os.utime(file, (file.stat().st_mtime + 60 + place,) * 2)
+    record(work / "export", "push", kind="dataset", repo_id="ward/dataset", tag="v1", url="http://hub/ward/dataset")
+    end = "--repo-id ward/model --out w/export/model --push"
+    assert proposed(capsys, work) == f"next: hf-synth publish w/gold w/model {end}"
 
 
 def test_where_no_row_is_used_a_model_of_gold_alone_is_trained(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

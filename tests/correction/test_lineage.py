@@ -236,10 +236,11 @@ def test_coin_flips_cannot_be_learnt_once_the_rows_of_a_fold_are_held_out(tmp_pa
 def test_what_is_recombined_from_exemplars_tells_nothing_of_held_out_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any other task than the clinic's: all sentences are of exemplars, and the leak is whole."""
+    """Any other task than the clinic's: all words are of exemplars, and the leak is whole."""
     task = Task.from_columns("flips", text_columns="text", label_column="label", labels="abcd", access="open")
     rng = random.Random(0)
-    phrases = [" ".join(f"w{rng.randrange(3000)}" for _ in range(5)) for _ in range(960)]
+    letters = str.maketrans("0123456789", "abcdefghij")  # a word with digits would be taken for a number
+    phrases = [" ".join(f"w{rng.randrange(3000):04}".translate(letters) for _ in range(5)) for _ in range(960)]
     texts = [". ".join(phrases[i : i + 8]) + "." for i in range(0, 960, 8)]
     told = [task.gold_row(f"g{i}", f"p{i}", rng.randrange(4), text) for i, text in enumerate(texts)]
     gold = Dataset.from_list(told, features=task.gold_features())
@@ -249,7 +250,7 @@ def test_what_is_recombined_from_exemplars_tells_nothing_of_held_out_ones(
     rows = rows.filter(lambda status: status == "kept", input_columns="label_status")
     made = lineage_of(task, gold, rows)
     assert right(gold, rows, made, held_out=False) > 0.9
-    assert right(gold, rows, made, held_out=True) < 0.36
+    assert right(gold, rows, made, held_out=True) < 0.45, "one label for all rows of a fold may be right in .4 of them"
 
 
 SETS = Task.from_columns("sets", text_columns="text", label_column="labels", kind="multi_label", labels=("a", "b"))

@@ -40,3 +40,5 @@ def test_other_scores_have_none() -> None:
     sets = scores({"a": (1, 6), "b": (2, 6)}, 0.2) | {"confusion": []}
     assert weaknesses(sets) == [], "of sets of labels no label is the commonest answer"
     assert weakness_text("m", sets) == ""
+    broken = scores({"a": (6, 6), "b": (1, 6)}, 0.5)
+    assert weaknesses(broken | {"values": {"accuracy": float("nan")}, "ci95": {"macro_f1": [None, None]}}) == []
