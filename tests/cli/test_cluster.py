@@ -102,8 +102,11 @@ def test_the_command_after_a_merge_is_the_one_that_the_shards_were_given(
     """It named the file of the blocks, which the merge deletes; after Ray it named options that --push refuses."""
     out = work / "export"
     command = ["publish", "--shard=0/1", str(work / "gold"), str(work / "synthetic"), "--gold", str(work / "gold")]
+    command += ["--contact", 300 * "a"]  # longer than the name of a file may be
     assert main([*command, "--repo-id", "o/n", "--out", str(out)]) == 0
     capsys.readouterr()
+    (work / ".hf_synth").mkdir()
+    (work / ".hf_synth" / "merged").write_text("")  # what was merged cannot be recorded
     assert main(["merge", str(out)]) == 0
     words = [word for word in [*command, "--repo-id", "o/n", "--out", str(out)] if word != "--shard=0/1"]
     assert f"next: {shlex.join(['hf-synth', *words, '--push'])}" in capsys.readouterr().out
