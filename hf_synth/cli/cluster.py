@@ -23,16 +23,17 @@ _WORDS = "words.json"  # the same as it was typed, for the command that comes ne
 _SHARED = ("generate", "correct", "label", "audit", "publish")  # verbs that have shards
 # Options that may differ between machines: no block and no merged row depends on them.
 _OF_A_MACHINE = (
-    *MACHINES, "base-url", "concurrency", "timeout", "rpm", "tpm",
+    *MACHINES, "accept-failed", "base-url", "concurrency", "timeout", "rpm", "tpm",
     "hedge", "budget-usd", "price", "journal", "slots", "threads", "batch", "cache",
 )  # fmt: skip
 
 
-def add_machines(parser: ArgumentParser, only: str = "") -> None:
+def add_machines(parser: ArgumentParser, only: str = "", *, asks: bool = True) -> None:
     """Add what spreads a verb over machines.
 
     Args:
         only: end of the group's title, where another option is needed, e.g. " (with --judge)".
+        asks: whether the verb can ask an LLM.
     """
     add = parser.add_argument_group(f"many machines{only}").add_argument
     text = "compute the I-th of N parts of the work (I from 0 to N - 1); then `hf-synth merge DIR` writes the folder"
@@ -44,6 +45,9 @@ def add_machines(parser: ArgumentParser, only: str = "") -> None:
     add("--workers", type=int, metavar="N", help=text)
     text = "with --engine ray: GPUs of each process (default: 0)"
     add("--gpus-per-worker", type=float, metavar="X", help=text)
+    if asks:
+        text = "with --shard or --engine: go on without answers that never come (default: an error; ask again later)"
+        add("--accept-failed", action="store_true", help=text)
 
 
 def check_machines(args: Namespace, **unfit: bool) -> bool:
@@ -61,6 +65,8 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
     if args.shard is None and args.engine is None and not is_merging(args):
         if args.address or args.workers or args.gpus_per_worker:
             raise UsageError("--address, --workers and --gpus-per-worker need --engine ray")
+        if getattr(args, "accept_failed", False):
+            raise UsageError("--accept-failed is for --shard and --engine: one process goes on without lost answers")
         if args.out is not None and not any(unfit.get(name) for name in ("dry_run", "preview")):
             check_no_answers(args)
         return False
@@ -92,6 +98,11 @@ def blocks_of(args: Namespace) -> Path:
         )
         write_private(folder / _WORDS, json.dumps(alone(without_secrets(args.argv))))
     return folder
+
+
+def how_of(args: Namespace) -> Result:
+    """Return where the blocks of a verb that asks an LLM lie, and what is done about lost answers, as arguments."""
+    return {"folder": blocks_of(args), "accept_failed": args.accept_failed}
 
 
 def _folder_of(args: Namespace) -> tuple[Path, Result]:

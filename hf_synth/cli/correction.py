@@ -109,8 +109,8 @@ def correct(args: Namespace) -> Result:
         if spread:
             from hf_synth.cluster.stages import opinion_work
 
-            folder = cluster.blocks_of(args)
-            shared = opinion_work(task, rows, corrector, gold=gold, folder=folder, options=how)
+            place = cluster.how_of(args)
+            shared = opinion_work(task, rows, corrector, gold=gold, options=how, **place)
             if (part := cluster.computed(args, shared.work)) is not None:
                 return part
             opinions = shared.opinions()

@@ -81,12 +81,12 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
             from hf_synth.cluster.stages import generation_work
             from hf_synth.generation.blocks import Order
 
-            order, folder = Order(task, exemplars, llm, **how, **keywords), cluster.blocks_of(args)
+            order, place = Order(task, exemplars, llm, **how, **keywords), cluster.how_of(args)
             if args.engine:
                 cluster.check_no_answers(args)
-                rows, run = generate_on_ray(order, folder=folder, **cluster.ray_of(args))
+                rows, run = generate_on_ray(order, folder=place["folder"], **cluster.ray_of(args))
             else:
-                shared = generation_work(order, folder=folder)
+                shared = generation_work(order, **place)
                 if (part := cluster.computed(args, shared.work)) is not None:
                     return part
                 rows, run = shared.rows()

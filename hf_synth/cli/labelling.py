@@ -169,7 +169,7 @@ def label(args: Namespace) -> Result:
         if spread:
             from hf_synth.cluster.stages import label_work, votes
 
-            work = label_work(judge, notes, access=args.access, folder=cluster.blocks_of(args))
+            work = label_work(judge, notes, access=args.access, **cluster.how_of(args))
             if (part := cluster.computed(args, work)) is not None:
                 return part
             given = votes(judge, work)

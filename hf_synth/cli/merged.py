@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hf_synth.errors import OutputError
 
 if TYPE_CHECKING:
     from hf_synth.cluster.work import Work
@@ -23,17 +26,18 @@ _READ = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".txt", ".ann",
 
 
 def note_merged(out: Path, work: Work, values: Mapping[str, Any]) -> None:
-    """Record that an output was written from these blocks.
+    """Record that an output was written from these blocks. A failure is no error: the output is there.
 
     Args:
         values: the options of the command.
     """
     from hf_synth.task.folders import work_folder, write_private
 
-    for earlier in _records(out):
-        earlier.unlink(missing_ok=True)
-    folder = work_folder(out.absolute().parent) / _FOLDER
-    write_private(folder / _name(out, work), json.dumps(_state(out, values)))
+    with contextlib.suppress(OSError, OutputError):
+        for earlier in _records(out):
+            earlier.unlink(missing_ok=True)
+        folder = work_folder(out.absolute().parent) / _FOLDER
+        write_private(folder / _name(out, work), json.dumps(_state(out, values)))
 
 
 def is_merged(out: Path) -> bool:
@@ -63,9 +67,8 @@ def _state(out: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in values.items():
         for word in value if isinstance(value, list) else [value]:
-            path = Path(str(word))
-            if name not in _NOT_READ and isinstance(word, str) and word and path.exists():
-                read[word] = _files(path, _READ)
+            if name not in _NOT_READ and isinstance(word, str) and os.path.exists(word):  # a long text is no path
+                read[word] = _files(Path(word), _READ)
     return {"output": _files(out, _OUTPUT), "read": read}
 
 
@@ -88,6 +91,7 @@ def _files(path: Path, kinds: Collection[str]) -> dict[str, Any]:
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
         if (file == path or file.suffix in kinds) and WORK not in file.relative_to(path).parts:
-            facts = file.stat()
-            found[name] = [facts.st_size, facts.st_mtime_ns]
+            with contextlib.suppress(OSError):  # it is gone
+                facts = file.stat()
+                found[name] = [facts.st_size, facts.st_mtime_ns]
     return found

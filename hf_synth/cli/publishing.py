@@ -52,7 +52,7 @@ def add_audit_options(parser: ArgumentParser) -> None:
     add("--show", action="store_true", help=text)
     text = "folder for audit.json, .md, .html and findings.parquet (default: nothing is written)"
     add("--out", type=Path, metavar="DIR", help=text)
-    cluster.add_machines(parser)
+    cluster.add_machines(parser, asks=False)
 
 
 def _add_detectors(parser: ArgumentParser) -> None:
@@ -284,7 +284,7 @@ def add_publish_options(parser: ArgumentParser) -> None:
     )
     options.add_out(parser, "the export folder (default: export/NAME)", required=False)
     options.add_seed(parser)
-    cluster.add_machines(parser, " (of notes, without --push)")
+    cluster.add_machines(parser, " (of notes, without --push)", asks=False)
     add_hub(parser)
 
 

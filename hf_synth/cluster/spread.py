@@ -49,12 +49,15 @@ class Machines(TypedDict, total=False):
         shards: blocks that are computed at the same time, each in a process; one for each core, or for each GPU, when
             None.
         gpus: of each process.
+        accept_failed: go on without answers to questions that got none, as one process does. Otherwise they are an
+            error, and the same call asks for them again. On Ray `generate` goes on without them.
     """
 
     engine: str
     address: str | None
     shards: int | None
     gpus: float
+    accept_failed: bool
 
 
 class Correcting(Machines, total=False):
@@ -119,7 +122,8 @@ def correct(
     metric = engine.pop("auto_metric", "accuracy")
     options = CorrectionOptions(method, audited, coverage, coverage_by_class, seed, metric)
     with shown(progress):
-        cut = opinion_work(task, synthetic, corrector, gold=gold, folder=_private(folder), options=options)
+        how: Any = {"folder": _private(folder), "accept_failed": engine.get("accept_failed", False)}
+        cut = opinion_work(task, synthetic, corrector, gold=gold, options=options, **how)
         _compute(cut.work, engine)
         given: Any = corrector
         return correct_with_policy(task, synthetic, given, gold=gold, options=options, opinions=cut.opinions())[0]
@@ -158,7 +162,8 @@ def label(
     """
     judge = LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=dict(sampling or {}))
     with shown(progress):
-        work = label_work(judge, notes, access=access, folder=_private(folder))
+        how: Any = {"folder": _private(folder), "accept_failed": engine.get("accept_failed", False)}
+        work = label_work(judge, notes, access=access, **how)
         _compute(work, engine)
         return label_with_judge(judge, notes, access=access, votes=votes_of_blocks(judge, work))
 
@@ -203,7 +208,7 @@ def generate(
         place = _private(folder)
         if engine.get("engine", "ray") == "ray":
             return generate_on_ray(order, folder=place, **_ray_of(engine))[0]
-        cut = generation_work(order, folder=place)
+        cut = generation_work(order, folder=place, accept_failed=engine.get("accept_failed", False))
         _compute(cut.work, engine)
         return cut.rows()[0]
 

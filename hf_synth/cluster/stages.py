@@ -84,6 +84,7 @@ def opinion_work(
     gold: Dataset,
     folder: Path,
     options: CorrectionOptions = DEFAULTS,
+    accept_failed: bool = False,
 ) -> OpinionWork:
     """Cut the opinions that `correct` needs into blocks, after all that it checks without a model.
 
@@ -91,6 +92,7 @@ def opinion_work(
         corrector: folder or repo id of a trained model, or an `LLMJudge`.
         folder: for the blocks.
         options: of `correct`.
+        accept_failed: as for `JudgeVotes`.
 
     Raises:
         HfSynthError: the corrector is trained in folds of all rows; it has no blocks.
@@ -104,34 +106,43 @@ def opinion_work(
         )
     check_correction(task, corrector, gold=gold, options=options)
     rows = usable_rows(task, synthetic)
-    parts = [_opinions_of(task, corrector, ROWS, rows)]
+    parts = [_opinions_of(task, corrector, ROWS, rows, accept_failed)]
     if isinstance(corrector, LLMJudge) or "label_probs" not in gold.column_names:
-        parts.append(_opinions_of(task, corrector, GOLD, gold))
+        parts.append(_opinions_of(task, corrector, GOLD, gold, accept_failed))
     named = corrector if isinstance(corrector, LLMJudge) else str(corrector)
     return OpinionWork(task, rows, gold, named, Work(folder, parts))
 
 
-def _opinions_of(task: Task, corrector: Any, name: str, rows: Dataset) -> Part:
+def _opinions_of(task: Task, corrector: Any, name: str, rows: Dataset, accept_failed: bool) -> Part:
     checked_texts(task, rows)  # a missing text is found before anything is computed
     if isinstance(corrector, LLMJudge):
-        return _votes_of(corrector, name, rows, strictest(task.access, access_of(rows)))
+        return _votes_of(corrector, name, rows, strictest(task.access, access_of(rows)), accept_failed)
     facts = [task.fingerprint(), weights_sha256(corrector), reading_sha256(corrector)]
     model = str(Path(corrector).absolute()) if Path(corrector).is_dir() else str(corrector)
     columns = rows.select_columns(list(task.text_columns))
     return Part(name, columns, ModelOpinions(task, model), json.dumps(facts))
 
 
-def _votes_of(judge: LLMJudge, name: str, rows: Dataset, access: str) -> Part:
+def _votes_of(judge: LLMJudge, name: str, rows: Dataset, access: str, accept_failed: bool) -> Part:
     columns = rows.select_columns(list(judge.task.text_columns))
     facts = [judge.identity, identity_of(judge.llm), access]
-    return Part(name, columns, JudgeVotes(judge, access), json.dumps(facts))
+    return Part(name, columns, JudgeVotes(judge, access, accept_failed), json.dumps(facts))
 
 
 # --- label ----------------------------------------------------------------------------------------------------------
-def label_work(judge: LLMJudge, notes: Dataset, *, access: str | None, folder: Path) -> Work:
-    """Cut the votes that `label` needs into blocks. Arguments as for `correction.judging.label_with_judge`."""
+def label_work(
+    judge: LLMJudge, notes: Dataset, *, access: str | None, folder: Path, accept_failed: bool = False
+) -> Work:
+    """Cut the votes that `label` needs into blocks.
+
+    Args:
+        judge, notes, access: as for `correction.judging.label_with_judge`.
+        folder: for the blocks.
+        accept_failed: as for `JudgeVotes`.
+    """
     checked_texts(judge.task, notes)
-    return Work(folder, [_votes_of(judge, ROWS, notes, access_of_notes(judge.task, notes, access))])
+    carried = access_of_notes(judge.task, notes, access)
+    return Work(folder, [_votes_of(judge, ROWS, notes, carried, accept_failed)])
 
 
 def votes(judge: LLMJudge, work: Work) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -167,8 +178,13 @@ class GenerationWork:
         return generation.rows_of_answers(self.order, self.answers)
 
 
-def generation_work(order: generation.Order, *, folder: Path) -> GenerationWork:
+def generation_work(order: generation.Order, *, folder: Path, accept_failed: bool = False) -> GenerationWork:
     """Cut the calls of `generate` into blocks.
+
+    Args:
+        order: what is generated.
+        folder: for the blocks.
+        accept_failed: as for `generation.CallAnswers`.
 
     Raises:
         ColumnError, TaskError: as for `generate`.
@@ -177,7 +193,7 @@ def generation_work(order: generation.Order, *, folder: Path) -> GenerationWork:
     columns = ("id", "group", "access", *task.text_columns, task.label_column)
     access = strictest(task.access, access_of(order.exemplars))
     identity = json.dumps([*order.identity(), access, _digest_of([order.exemplars], columns)], default=str)
-    block = generation.CallAnswers(order)
+    block = generation.CallAnswers(order, accept_failed)
 
     def part(number: int) -> Part | None:
         calls = generation.open_calls(order, answers)

@@ -67,10 +67,12 @@ class JudgeVotes:
     Args:
         judge: the judge; its LLM checks in each process where texts of this access may go.
         access: of all rows, not of one block.
+        accept_failed: whether a block stands without the votes of questions that got no answer.
     """
 
     judge: LLMJudge
     access: str
+    accept_failed: bool = False
     _heard: Heard = field(init=False, repr=False, compare=False, default_factory=Heard)  # by this process
 
     @property
@@ -96,10 +98,11 @@ class JudgeVotes:
         probs, cast = judge.votes_of(judged_texts(judge.task, Dataset(table)), self.access, self._heard)
         if is_short(judge.llm):
             raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
-        if later := judge.tally.get("later", 0):
+        later = judge.tally.get("later", 0)
+        if later and not self.accept_failed:
             raise LLMError(
                 f"{later:,} of {judge.tally['asked']:,} questions of a block got no answer; every answer is kept: run "
-                "the same command again"
+                "the same command again; --accept-failed goes on without those that never get one"
             )
         tally = json.dumps({"tally": judge.tally, "models": sorted(judge.models)}).encode()
         columns = {"probs": arrow_array(probs, pa.list_(pa.float64())), "cast": pa.array(cast, pa.int64())}

@@ -90,12 +90,14 @@ class CallAnswers:
 
     Args:
         order: the run that the plan is of; its LLM checks in each process where gold of its access may go.
+        accept_failed: whether calls that got no answer are replaced, as in one process.
     """
 
     order: Order
+    accept_failed: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"order": self.order}
+        return {"order": self.order, "accept_failed": self.accept_failed}
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Ask the calls of a table of `calls_table`; return their answers as a column "answers", a list for each call.
@@ -120,10 +122,11 @@ class CallAnswers:
             mending.mend(list(zip(calls, answers, strict=True)))
         if any(answer.code == "budget" for _, answer in llm.found):
             raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
-        if failed := sum(answer.may_come_later for _, answer in llm.found):
+        failed = sum(answer.may_come_later for _, answer in llm.found)
+        if failed and not self.accept_failed:
             raise LLMError(
                 f"{failed:,} of {len(llm.found):,} questions of a block got no answer; every answer is kept: run the "
-                "same command again"
+                "same command again; --accept-failed goes on without those that never get one"
             )
         written = [json.dumps([mark, vars(answer) | {"logprobs": ()}]) for mark, answer in llm.found]
         lists = [[one] for one in written[: len(calls)]]

@@ -14,7 +14,8 @@ from support.llm_server import Said, entries, serving
 from support.tiny import toy_rows
 from support.toy_experiment import TASK, as_synthetic
 
-from hf_synth.cli.cli import main
+from hf_synth.cli.cli import main, parse_command
+from hf_synth.cli.cluster import how_of
 from hf_synth.cli.repeated import alone
 from hf_synth.cluster import work as cluster_work
 from hf_synth.publishing import publishing
@@ -98,8 +99,11 @@ def test_the_command_after_a_merge_is_the_one_that_the_shards_were_given(
     """It named the file of the blocks, which the merge deletes; after Ray it named options that --push refuses."""
     out = work / "export"
     command = ["publish", "--shard=0/1", str(work / "gold"), str(work / "synthetic"), "--gold", str(work / "gold")]
+    command += ["--contact", 300 * "a"]  # longer than the name of a file may be
     assert main([*command, "--repo-id", "o/n", "--out", str(out)]) == 0
     capsys.readouterr()
+    (work / ".hf_synth").mkdir()
+    (work / ".hf_synth" / "merged").write_text("")  # what was merged cannot be recorded
     assert main(["merge", str(out)]) == 0
     words = [word for word in [*command, "--repo-id", "o/n", "--out", str(out)] if word != "--shard=0/1"]
     assert f"next: {shlex.join(['hf-synth', *words, '--push'])}" in capsys.readouterr().out
@@ -163,3 +167,17 @@ def test_a_shard_that_is_started_again_after_the_merge_asks_nothing(
     assert "next: hf-synth merge" in capsys.readouterr().out
     assert main(["merge", str(work / "audited")]) == 0
     assert len(list((work / ".hf_synth" / "merged").glob("audited-*"))) == 1
+
+
+def test_answers_that_never_come_can_be_done_without(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shard with one question that the server cannot answer could never end."""
+    words = ["label", str(work / "gold"), str(work / "synthetic"), "--llm", "m", "--out", str(work / "labelled")]
+    assert main([*words, "--accept-failed"]) == 2
+    assert "--accept-failed is for --shard and --engine" in capsys.readouterr().err
+    folders = set()
+    for more in ([], ["--accept-failed"]):
+        how = how_of(parse_command([*words, "--shard", "0/1", *more])[1])
+        assert how["accept_failed"] is bool(more)
+        folders.add(how["folder"])
+    (folder,) = folders  # the blocks are the same
+    assert parse_command(["label", "--config", str(folder / "command.toml")])[1].accept_failed is True

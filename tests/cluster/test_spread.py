@@ -43,7 +43,7 @@ def test_a_twin_takes_what_its_local_twin_takes(spread: Any, local: Any) -> None
     assert set(theirs) <= set(own) | more
     for name in set(theirs) - {"sampling"} - more:
         assert own[name].default == theirs[name].default, name
-    assert set(cluster.Machines.__annotations__) == {"engine", "address", "shards", "gpus"}
+    assert set(cluster.Machines.__annotations__) == {"engine", "address", "shards", "gpus", "accept_failed"}
 
 
 def test_an_export_takes_what_publish_dataset_takes_but_for_a_push() -> None:

@@ -67,6 +67,10 @@ def test_votes_that_did_not_come_are_asked_for_again(tmp_path: Path) -> None:
     with asked(answer, tmp_path) as (_, votes, server):
         with pytest.raises(LLMError, match="2 of 12 questions of a block got no answer; every answer is kept: run"):
             votes(block(ROWS, 0, 12))
+        for more in (votes, JudgeVotes(votes.judge, "open", accept_failed=True)):
+            taken = pickle.loads(pickle.dumps(more))
+            assert taken.accept_failed is more.accept_failed
+        assert taken(block(ROWS, 0, 12))["cast"].to_pylist() == [0, 0] + [1] * 10
         faults.clear()
         server.requests.clear()
         assert votes(block(ROWS, 0, 12))["cast"].to_pylist() == [1] * 12

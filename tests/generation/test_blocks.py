@@ -169,3 +169,17 @@ def test_a_block_without_budget_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(LLMError, match="budget is spent"):
         run_here(work, work.shard(0, 1))
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_calls_that_got_no_answer_are_asked_again_or_replaced(tmp_path: Path) -> None:
+    class Down(Writer):
+        def _answer(self, question: Any) -> Answer:
+            return Answer("", "error", "timeout", journal_key="k")
+
+    order = Order(TASK, GOLD[TASK.name], Down(), 20)  # type: ignore[arg-type]
+    work = generation_work(order, folder=tmp_path / "blocks").work
+    with pytest.raises(LLMError, match="questions of a block got no answer; every answer is kept: run the same"):
+        run_here(work, work.shard(0, 1))
+    assert not list(tmp_path.rglob("*.parquet"))
+    work = generation_work(order, folder=tmp_path / "blocks", accept_failed=True).work
+    assert run_here(work, work.shard(0, 1))[0] == len(work.places) > 0
