@@ -81,6 +81,8 @@ class Lineage:
 def lineage_of(task: Task, gold: Dataset, rows: Dataset, *, folds: int = FOLDS, seed: int = 0) -> Lineage:
     """Trace synthetic rows to gold by their columns, as `lineage` does.
 
+    A row with the text of a gold row counts as written from it, so that notes that an LLM labelled may be among gold.
+
     Args:
         gold: rows with the task's columns.
         rows: synthetic rows, of any version; without a column `seed_ids` none is known.
@@ -94,11 +96,17 @@ def lineage_of(task: Task, gold: Dataset, rows: Dataset, *, folds: int = FOLDS, 
     if task.kind != "text2text":
         labels = label_matrix(task, gold) if task.kind == "multi_label" else label_indices(task, gold)
     columns = (column_of(rows, name) for name in ("seed_ids", "prompt_sha256", "source"))
-    seed_ids = [
+    seed_ids: list[Sequence[str] | None] = [
         # rows made elsewhere had an empty list in earlier versions; a prompt without exemplars still has its hash
         None if seeds is None or not (seeds or prompt or source == UNLABELLED) else seeds
         for seeds, prompt, source in zip(*columns, strict=True)
     ]
+    copied: dict[str, list[str]] = {}
+    for text, id in zip(_folded_texts(task, gold), ids, strict=True):
+        copied.setdefault(text, []).append(id)
+    for i, text in enumerate(_folded_texts(task, rows)):
+        if text in copied:
+            seed_ids[i] = [*(seed_ids[i] or ()), *copied[text]]
     return lineage(ids, fold_groups(task, gold), labels, seed_ids, column_of(rows, "fold"), folds=folds, seed=seed)
 
 
@@ -111,7 +119,7 @@ def fold_groups(task: Task, gold: Dataset) -> list[Any] | None:
     groups = groups_of(gold)
     names = [f"row {i}" if g is None else f"group {g}" for i, g in enumerate(groups or [None] * len(gold))]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    texts = [" ".join(text.casefold().split()) for text in texts_of(task, gold)]
+    texts = _folded_texts(task, gold)
     holders: dict[str, list[int]] = {}
     for text, name in zip(texts, names, strict=True):
         holders.setdefault(text, []).append(number[name])
@@ -188,6 +196,11 @@ def lineage(
     compact: Ints = np.unique([*np.array(units)[codes], *row_units], return_inverse=True)[1].astype(np.int64)
     known = np.array([seeds is not None for seeds in seed_ids], dtype=bool)
     return Lineage(fold, shows, compact[: len(ids)], compact[len(ids) :], known)
+
+
+def _folded_texts(task: Task, rows: Dataset) -> list[str]:
+    """Return the text of each row, (N,), without regard to case and blanks."""
+    return [" ".join(text.casefold().split()) for text in texts_of(task, rows)]
 
 
 def _check(

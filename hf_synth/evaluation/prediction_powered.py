@@ -21,6 +21,7 @@ from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.task.labels import Floats
 
 _PRIOR = 2.0  # rows by which the variance is drawn towards that of a sample without predictions
+_FEW = 2.0  # rows of the rarer value, 0 or 1, by which the gain of a share's interval is drawn towards none
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ def prediction_powered(
     """Estimate a mean from few labelled rows and predictions on many rows.
 
     The interval of a share (values 0 and 1) is Wilson's at the effective sample size, as `statistics.design_share`
-    has it: the variance with predictions is a fraction of the variance without, and the fraction is drawn towards 1
-    by two rows, since a few rows that are all right do not prove that the predictions are. The interval of any other
-    mean is Student's.
+    has it: the variance with predictions is a fraction of the variance without. The fraction is drawn towards 1 by two
+    rows, since a few rows that are all right do not prove that the predictions are, and by two rows of the rarer value,
+    since one or two wrong rows do not show how well predictions find wrong rows. The interval of any other mean is
+    Student's.
 
     Args:
         values: (n,) what people found, e.g. 1 where a label is right and 0 where it is wrong; two rows or more.
@@ -100,6 +102,8 @@ def prediction_powered(
     if not share:
         half = _student(free) * math.sqrt(fraction * (y_alone + prior)) / total
         return Powered(mean, mean - half, mean + half, factor, fraction)
+    rare = min(float(y.sum()), n - float(y.sum()))  # few wrong rows do not show how well predictions see wrong rows
+    fraction = (rare * fraction + _FEW) / (rare + _FEW)
     rows = _effective(y, w, codes, cost) / fraction
     low, high = _wilson(min(1.0, max(0.0, mean)), rows, free)
     return Powered(min(1.0, max(0.0, mean)), low, high, factor, fraction)

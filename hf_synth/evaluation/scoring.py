@@ -73,6 +73,13 @@ def prepare(
     if not n or len(predicted) != n or (groups is not None and len(groups) != n):
         raise ColumnError("scores need a prediction, and a group where there are groups, for each label; at least one")
     codes = metrics.group_codes(groups, n)
+    if task.kind != "text2text" and (
+        wrong := int((~np.isfinite(np.asarray(predicted, float)).reshape(n, -1).all(1)).sum())
+    ):
+        raise ColumnError(
+            f"{wrong} of {n} rows have a prediction that is no finite number: if a model gave it, its training "
+            "diverged (train it again with a lower learning rate)"
+        )
     if task.kind == "text2text":
         return _prepare_texts(task, predicted, labels, codes, limits)
     if task.kind == "multi_label":

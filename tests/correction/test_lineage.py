@@ -328,10 +328,24 @@ def test_groups_stay_as_they_are_where_no_text_or_nearly_every_text_repeats() ->
 def test_some_rows_of_the_same_gold_under_other_ids_are_said_beside_known_ones() -> None:
     gold = toy_rows(30, 1)
     rows = [
-        {**row, "llm_label": row["label"], "id": f"s{i}", "seed_ids": [row["id"] if i % 2 else f"other-{i}"]}
-        for i, row in enumerate(toy_rows(30, 1).to_list())
+        {**row, "llm_label": row["label"], "id": f"s{i}", "seed_ids": [gold["id"][i] if i % 2 else f"other-{i}"]}
+        for i, row in enumerate(toy_rows(30, 2).to_list())
     ]
     made = as_synthetic(rows)
     options = CorrectionOptions("argmax")
     warnings = correct_with_policy(TASK, made, linear_fit(TASK, gold, made), gold=gold, options=options)[1].warnings
     assert any(line.startswith("15 rows name exemplars that are not among this gold") for line in warnings)
+
+
+def test_a_row_with_the_text_of_a_gold_row_is_held_out_with_it() -> None:
+    """As where an LLM labelled a whole corpus, the gold notes among it."""
+    gold = toy_rows(60, 1)
+    corpus = [{**row, "text": f"{row['text'].upper()} ", "id": f"n{i}"} for i, row in enumerate(gold.to_list())]
+    others = [{**row, "id": f"m{i}"} for i, row in enumerate(toy_rows(60, 2).to_list())]
+    rows = as_synthetic([{**row, "llm_label": row["label"], "seed_ids": None} for row in [*corpus, *others]])
+    made = lineage_of(TASK, gold, rows)
+    assert made.shows[:60].sum(axis=1).tolist() == [1] * 60
+    assert made.shows[:60].argmax(axis=1).tolist() == made.fold.tolist()
+    assert not made.shows[60:].any()
+    assert made.known.tolist() == [True] * 60 + [False] * 60
+    assert made.measurable

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from datasets import Dataset
+from support.tiny import toy_task
 
-from hf_synth.errors import HfSynthError
+from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.baselines import frequency_baseline
 from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import score, truth
@@ -61,3 +63,11 @@ def test_the_best_of_several_right_targets_counts() -> None:
     assert score(task, ["81 mg daily", "milk"], truth(task, rows), n_bootstrap=0).values["exact_match"] == 1 / 2
     assert truth(task, rows.remove_columns("other_targets")) == ["81 mg", "tea"]
     assert frequency_baseline(task, rows, rows, n_bootstrap=0).values["exact_match"] == 1 / 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_predictions_of_a_model_that_diverged_have_no_score(bad: float) -> None:
+    probs = np.full((6, 3), 1 / 3)
+    probs[2, 1] = bad
+    with pytest.raises(ColumnError, match="1 of 6 rows have a prediction that is no finite number"):
+        score(toy_task(), probs, np.arange(6) % 3)
