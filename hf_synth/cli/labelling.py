@@ -52,7 +52,7 @@ def sample(args: Namespace) -> Result:
     if path.exists():
         raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
     write_table(rows, path)
-    strata = Counter(rows["stratum"])
+    strata = Counter(rows["stratum"][:])
     print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
     print(f"fill in its column label, one of: {', '.join(task.labels)}")
     if stage_at(args.synthetic) is None or args.quiet:  # of a stage the next command is whole
@@ -121,7 +121,7 @@ def label(args: Namespace) -> Result:
     write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
     if spread:
         cluster.clear(args)
-    statuses = Counter(rows["label_status"])
+    statuses = Counter(rows["label_status"][:])
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
     print("real notes with an LLM's labels: they are never published, and nothing can be measured on them")
     return {"out": str(args.out), "rows": statuses["kept"], "without_vote": statuses["dropped"], **figures}
