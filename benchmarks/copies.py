@@ -331,8 +331,9 @@ withhold it and `generate` would reject it. Honest rows are other notes; those t
 The check looks for skip-grams of rarer words (`hf_synth/privacy/skip_grams.py`), besides windows of words and of
 letters. Of texts of 24 words and more, windows alone find none with a filler after every fourth word, or with half of
 the words replaced. Of the notes of other patients in MTS-Dialog that are held, some do repeat wording of gold, and some
-use a form that fewer than three notes of gold have. Notes of an LLM that are held follow a note of gold with other
-words between.
+use a form that fewer than three notes of gold have. Dialogues that are held repeat one dialogue of gold: they are parts
+of one visit, or short ones with a word or two changed. A higher limit for skip-grams would keep two of the 17 at most.
+Notes of an LLM that are held follow a note of gold with other words between.
 
 ## What is not found
 
@@ -348,7 +349,8 @@ words between.
 - Pieces of texts of under 24 words over several rows.
 
 What is held, though it may be honest: reports of one form of 24 words and more that differ from a note of gold in
-numbers alone. They look like copies with other numbers. With one or two notes of gold, every phrase counts as a copy.
+numbers alone, where fewer than three groups of gold have that form. They look like copies with other numbers. With one
+or two notes of gold, every phrase counts as a copy.
 """
 
 

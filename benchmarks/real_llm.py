@@ -6,11 +6,11 @@
 
 Gold: 200 sections of MTS-Dialog's 1,201 and 200 pairs of SDOH-NLI; all other gold is the learning curve. A generator is
 `smollm2`, or NAME=FILE.gguf. Each seed has its own gold, its own rows (written from it, few-shot, constrained to the
-labels), corrector and models. Parts (--parts):
+labels), corrector and models. `auto` chooses by accuracy, `auto_macro_f1` by macro-F1. Parts (--parts):
 
 - `linear`: every arm on a linear head: synthetic only, replace and augment (--strategies), each raw, argmax (the
-  paper's rule) and auto, at --ratios; the curve of gold alone;
-- `encoder`: gold only and augment raw, argmax and auto on a fine-tuned MiniLM, which is also the corrector;
+  paper's rule), auto and auto_macro_f1, at --ratios; the curve of gold alone;
+- `encoder`: gold only and augment with the same labels on a fine-tuned MiniLM, which is also the corrector;
 - `judge`: augment with SmolLM2 as the judge, on a linear head;
 - `summary`: a T5 without pretraining on the summaries of MTS-Dialog, against copies of the dialogue; no LLM.
 
@@ -37,7 +37,7 @@ from real_llm_summary import summarise
 GOLD, SEEDS, RATIOS = 200, (0, 1, 2), (0.5, 1.0, 2.0)
 PARTS = ("linear", "encoder", "judge", "summary")
 CURVE = (50, 100, 400, 800)
-LABELS = ("raw", "argmax", "auto")
+LABELS = ("raw", "argmax", "auto", "auto_macro_f1")
 STRATEGIES = ("synthetic", "replace", "augment")
 TRAINING = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "bf16": True}
 SAMPLING = (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))

@@ -25,9 +25,13 @@ from hf_synth.gold.gold import subset
 from hf_synth.reports.page import markdown, markdown_table
 from hf_synth.task.scripts import load_task
 
-MIXES = {"raw": "uncorrected", "argmax": "argmax", "auto": "`auto`", "llm_judge": "LLM judge"}
+MIXES = {
+    "raw": "uncorrected", "argmax": "argmax", "auto": "`auto`", "auto_macro_f1": "`auto` by macro-F1",
+    "llm_judge": "LLM judge",
+}  # fmt: skip
 _STAR = "\ue000"  # stands for an asterisk that a table must not escape
-RARE_ROWS = 12  # a label with fewer test rows is rare
+RARE_ROWS = 12  # a section header with fewer test rows is rare
+RARE_SHARE = 0.1  # in recall: a label with a smaller share of the test rows is rare
 LEVEL = 0.05
 # Categories of the hypotheses of SDOH-NLI, by words of their templates; the first that fits counts.
 CATEGORIES = {
@@ -79,7 +83,8 @@ def score_table(kept: Sequence[Kept]) -> str:
             texts = ["" if s is None else f"**{s:.3f}**" if s == best else f"{s:.3f}" for s in scores]
             if not any(s is not None for s in scores[1:]):
                 continue
-            notes = [r["n_synthetic"] for a in arms[1:2] + arms[4:] for r in k.runs(a, ratio).values()]
+            whole = ("augment raw", "augment llm_judge")  # which leave no note out
+            notes = [r["n_synthetic"] for a in whole for r in k.runs(a, ratio).values()]
             seeds = max(len(k.runs(arm, ratio)) for arm in arms[1:])
             lines.append([k.title, f"{ratio:g}", f"{np.mean(notes):,.0f}", seeds, *texts])
     head = ["macro-F1 of 200 gold rows with ...", "ratio", "good notes", "seeds", "no notes"]
@@ -88,12 +93,14 @@ def score_table(kept: Sequence[Kept]) -> str:
 
 def change_table(kept: Sequence[Kept]) -> str:
     """Show what uncorrected notes add to gold alone, and what correction then adds, with p by Holm within a study."""
+    whats = ("augment raw - gold", *(f"augment {m} - augment raw" for m in ("argmax", "auto", "auto_macro_f1")))
     lines = []
     for k in kept:
         known = {(c.what, c.where): c for c in k.results.comparisons}
-        for ratio in k.ratios:
+        chosen = [difference((k, k.runs("augment auto_macro_f1", r)), (k, k.runs("gold", r))) for r in k.ratios]
+        for ratio, promised in zip(k.ratios, in_words(chosen), strict=True):
             texts = []
-            for what in ("augment raw - gold", "augment argmax - augment raw", "augment auto - augment raw"):
+            for what in whats:
                 c = next((c for (w, where), c in known.items() if w == what and f", ratio {ratio:g}," in where), None)
                 if c is None:
                     texts.append("")
@@ -102,10 +109,30 @@ def change_table(kept: Sequence[Kept]) -> str:
                 texts.append(f"**{text}**" if c.p_holm is not None and c.p_holm <= LEVEL else text)
             judged = difference((k, k.runs("augment llm_judge", ratio)), (k, k.runs("gold", ratio)))
             if any(texts) or judged.seeds:
-                lines.append([k.title, f"{ratio:g}", *texts, *in_words([judged])])
+                lines.append([k.title, f"{ratio:g}", *texts, promised, *in_words([judged])])
     head = ["differences of macro-F1", "ratio", "uncorrected - no notes", "argmax - uncorrected"]
-    head += ["`auto` - uncorrected", "LLM judge - no notes"]
-    return bold_table(head, lines, "lr")
+    head += ["`auto` - uncorrected", "`auto` by macro-F1 - uncorrected", "`auto` by macro-F1 - no notes"]
+    return bold_table([*head, "LLM judge - no notes"], lines, "lr")
+
+
+def recall_table(kept: Sequence[Kept]) -> str:
+    """Show by study, at its largest ratio, the recall of rare and of other labels and accuracy of each mix."""
+    arms = {"gold": "no notes"} | {f"augment {m}": name for m, name in MIXES.items() if m != "llm_judge"}
+    lines: list[list[Any]] = []
+    for k in (k for k in kept if k.first and k.part != "judge"):
+        runs = {arm: list(k.runs(arm, max(k.ratios)).values()) for arm in arms}
+        support = {n: s["support"] for n, s in json.loads(k.results.main[0]["per_class"]).items() if s["support"]}
+        rare = {n for n, rows in support.items() if rows < RARE_SHARE * sum(support.values())}
+        for what, labels in (("rare", rare), ("other", set(support) - rare)):
+            means = [
+                [scores[n]["recall"] for r in of for scores in [json.loads(r["per_class"])] for n in labels]
+                for of in runs.values()
+            ]
+            names = ", ".join(labels) if len(labels) == 1 else f"{len(labels)} {what} labels"
+            lines.append([k.title, f"recall of {names}", *(f"{np.mean(m):.3f}" if m else "" for m in means)])
+        accuracies = [[r["accuracy"] for r in of] for of in runs.values()]
+        lines.append([k.title, "accuracy", *(f"{np.mean(a):.3f}" if a else "" for a in accuracies)])
+    return bold_table(["at the largest ratio", "mean of", *arms.values()], lines, "ll" + "r" * len(arms))
 
 
 def generator_table(kept: Sequence[Kept]) -> str:
@@ -137,6 +164,7 @@ def rare_table(kept: Sequence[Kept], task: str) -> str:
     """Show for each rare label how well gold alone and uncorrected notes do, and how many training mixes find it."""
     studies = [k for k in kept if k.task == task]
     first = next((k for k in studies if k.part == "linear"), None)
+    arms = {"gold": "gold alone", "augment raw": "+ uncorrected", "augment auto_macro_f1": "+ `auto` by macro-F1"}
     if first is None:
         return ""
     support = {name: s["support"] for name, s in json.loads(first.results.main[0]["per_class"]).items()}
@@ -151,7 +179,7 @@ def rare_table(kept: Sequence[Kept], task: str) -> str:
 
     lines = []
     for label in rare:
-        before, after = f1("gold", label), f1("augment raw", label)
+        before, *after = (f1(arm, label) for arm in arms)
         finders = []
         for k in studies:
             mixes: dict[tuple[str, float], bool] = defaultdict(bool)
@@ -159,9 +187,12 @@ def rare_table(kept: Sequence[Kept], task: str) -> str:
                 if r["gold_size"] == k.gold:
                     mixes[r["arm"], r["ratio"]] |= per_class(r)[label]["recall"] > 0
             finders.append(f"{sum(mixes.values())} of {len(mixes)}")
-        lines.append([label, support[label], f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}", *finders])
+        scores = [f"{s:.3f}" for s in (before, *after)]
+        lines.append([label, support[label], *scores, *(f"{s - before:+.3f}" for s in after), *finders])
     parts = [f"found by mixes: {PARTS[k.part]}" for k in studies]
-    head = ["label", "test rows", "F1, gold alone", f"F1, + uncorrected, ratio {ratio:g}", "change", *parts]
+    mixes_of = [f"F1, {name}" for name in arms.values()]
+    changes = [f"change, {name}" for name in list(arms.values())[1:]]
+    head = ["label", "test rows", *mixes_of, *changes, *parts]
     return markdown_table(head, lines, align="l" + "r" * (len(head) - 1))
 
 
@@ -177,18 +208,19 @@ def test_rows(kept: Kept) -> Any:
 
 
 def category_table(kept: Kept) -> str:
-    """Show how many True pairs of each category gold alone finds, and with uncorrected notes, and who gains."""
+    """Show how many True pairs of each category gold alone finds, and with notes, and who gains."""
     task, ratio = load_task(kept.task), max(kept.ratios)
     positive, rows = task.labels.index("True"), test_rows(kept)
     names, labels = np.array([category_of(t) for t in rows["hypothesis"]]), np.array(rows[task.label_column])
-    arms = kept.runs("gold", ratio), kept.runs("augment raw", ratio)
-    seeds = sorted(set(arms[0]) & set(arms[1]))
+    mixes = {"gold": "gold alone", "augment raw": "+ uncorrected", "augment auto_macro_f1": "+ `auto` by macro-F1"}
+    arms = [runs for runs in (kept.runs(arm, ratio) for arm in mixes) if runs]
+    seeds = sorted(set.intersection(*(set(runs) for runs in arms)))
     in_gold: Counter[str] = Counter()
     for seed in seeds:
         own = subset(task, gold_of(kept.results.out)["train"], kept.gold, seed=seed)
         in_gold.update(category_of(r["hypothesis"]) for r in own if r[task.label_column] == positive)
     lines: list[list[Any]] = []
-    found: list[Difference] = []
+    found: list[list[Difference]] = []
     for name in (*CATEGORIES, "other"):
         mask = names == name
         if not mask.any():
@@ -203,12 +235,17 @@ def category_table(kept: Kept) -> str:
                 counts += np.array([(said & right).sum(), (said & ~right).sum()]) / len(seeds)
                 n_true = int(right.sum())
             cells += [f"{count:.1f}" for count in counts]
-        found.append(difference((kept, arms[1]), (kept, arms[0]), mask) if n_true else Difference(0, 0.0, None, None))
+        none = Difference(0, 0.0, None, None)
+        found.append([difference((kept, a), (kept, arms[0]), mask) if n_true else none for a in arms[1:]])
         lines.append([name, int(mask.sum()), n_true, f"{in_gold[name] / len(seeds):.1f}", *cells])
-    for line, text in zip(lines, in_words(found), strict=True):
-        line.append(text)
-    head = ["category", "test pairs", "True", "True in gold", "gold alone: found", "false alarms"]
-    return bold_table([*head, "+ uncorrected: found", "false alarms", "change of macro-F1"], lines, "lrrrrrrr")
+    for of_mix in zip(*found, strict=True):
+        for line, text in zip(lines, in_words(of_mix), strict=True):
+            line.append(text)
+    names_of = list(mixes.values())[: len(arms)]
+    head = ["category", "test pairs", "True", "True in gold"]
+    head += [text for name in names_of for text in (f"{name}: found", "false alarms")]
+    head += [f"change of macro-F1, {name}" for name in names_of[1:]]
+    return bold_table(head, lines, "lrrr" + "rr" * len(arms))
 
 
 def cost_table(kept: Sequence[Kept]) -> str:
@@ -282,6 +319,7 @@ def page_from(folders: Sequence[Path], *, written: bool = True) -> str:
     parts = [text_of.ABOUT, text_of.HEAD if written else ""]
     if kept:
         parts += [score_table(kept), text_of.SCORES, change_table(kept), text_of.CHANGES]
+        parts += [recall_table(kept), text_of.RECALL]
     parts += [text_of.USED if written else ""]
     first = [k for k in kept if k.first and k.generator == "smollm2"]
     sdoh = [k for k in first if k.task == "sdoh_nli:pair" and k.part in ("linear", "encoder")]

@@ -22,12 +22,17 @@ fine-tuned MiniLM.
 """
 
 SCORES = """\
-The best score of a line is bold. Argmax is the paper's rule: the corrector's labels alone.
+The best score of a line is bold. Argmax is the paper's rule: the corrector's labels alone. `auto` chooses its method by
+accuracy on held-out gold, `auto` by macro-F1 by macro-F1.
 """
 
 CHANGES = """\
 Intervals in brackets are 95% intervals over seeds; fewer than three seeds have none. Bold: beyond chance after Holm's
-correction over all comparisons of the study.
+correction over all comparisons of the study; the last two columns are compared apart, over the ratios of the study.
+"""
+
+RECALL = """\
+Means over seeds. A label is rare here when less than 10% of the test rows have it.
 """
 
 USED = """\

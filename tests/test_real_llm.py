@@ -160,3 +160,34 @@ def test_summaries_are_said_to_fail_only_where_they_do(tmp_path: Path, page: Any
         assert ("best ROUGE-L is 0.100, and the first 20 words of the dialogue have 0.200" in (
             text := page.page_from([tmp_path], written=False))) is said  # fmt: skip
         assert line_of(text, "a T5 from nothing, 4 epochs")[-2:] == [f"{score:.3f}", ""]
+
+
+# --- tables of made-up runs -------------------------------------------------------------------------------------------
+def made_up(scores: dict[str, float], recalls: dict[str, float]) -> SimpleNamespace:
+    """Return a study with one run of each arm at ratio 1; recalls are of the rare label, 2 of 40 test rows."""
+
+    def runs(arm: str, ratio: float) -> dict[int, Any]:
+        if arm not in scores:
+            return {}
+        per_class = {"rare": {"support": 2, "recall": recalls[arm]}, "common": {"support": 38, "recall": 0.9}}
+        return {0: {"macro_f1": scores[arm], "accuracy": 0.8, "n_synthetic": 9 if arm == "augment raw" else 5,
+                    "per_class": json.dumps(per_class)}}  # fmt: skip
+
+    return SimpleNamespace(
+        title="made up", part="linear", first=True, ratios=[1.0], runs=runs,
+        results=SimpleNamespace(main=list(runs("gold", 1.0).values()), comparisons=[]),
+    )  # fmt: skip
+
+
+def test_each_choice_of_auto_has_its_column(page: Any) -> None:
+    arms = {"gold": 0.5, "augment raw": 0.6, "augment argmax": 0.3, "augment auto": 0.51, "augment auto_macro_f1": 0.7}
+    study = made_up(arms, dict.fromkeys(arms, 0.0) | {"augment raw": 0.5, "augment auto_macro_f1": 1.0})
+    table = page.score_table([study])
+    assert line_of(table, "macro-F1 of 200 gold rows with ...")[-3:] == ["`auto`", "`auto` by macro-F1", "LLM judge"]
+    assert line_of(table, "made up")[2:] == ["9", "1", "0.500", "0.600", "0.300", "0.510", "**0.700**", ""]
+    recalls = page.recall_table([study])
+    assert line_of(recalls, "made up", "recall of rare")[2:] == ["0.000", "0.500", "0.000", "0.000", "1.000"]
+    assert line_of(recalls, "made up", "recall of common")[2:] == ["0.900"] * 5
+    assert line_of(recalls, "made up", "accuracy")[2:] == ["0.800"] * 5
+    del arms["augment auto_macro_f1"]  # a study of an earlier version
+    assert line_of(page.recall_table([made_up(arms, dict.fromkeys(arms, 0.5))]), "made up", "accuracy")[-1] == ""

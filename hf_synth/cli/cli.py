@@ -78,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     if argv is None:
         _collect_less()
-    with plain_streams(), silence_other_processes():
+    words = sys.argv[1:] if argv is None else list(argv)
+    with plain_streams(), silence_other_processes(words):
         try:
-            return _run(sys.argv[1:] if argv is None else list(argv))
+            return _run(words)
         except KeyboardInterrupt:  # while options are read, or a second time while a verb stops
             print("hf-synth: stopped", file=sys.stderr)
             return INTERRUPTED

@@ -10,8 +10,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.config import SPREADING
+from hf_synth.cli.merged import is_merged, note_merged, was_merged
 from hf_synth.cli.options import Result
+from hf_synth.cli.repeated import MACHINES, alone
 from hf_synth.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _WORDS = "words.json"  # the same as it was typed, for the command that comes ne
 _SHARED = ("generate", "correct", "label", "audit", "publish")  # verbs that have shards
 # Options that may differ between machines: no block and no merged row depends on them.
 _OF_A_MACHINE = (
-    *SPREADING, "base-url", "concurrency", "timeout", "rpm", "tpm",
+    *MACHINES, "base-url", "concurrency", "timeout", "rpm", "tpm",
     "hedge", "budget-usd", "price", "journal", "slots", "threads", "batch", "cache",
 )  # fmt: skip
 
@@ -53,12 +54,15 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
 
     Raises:
         UsageError: they contradict each other, or --out is missing.
+        OutputError: shards have asked already what this command would ask.
     """
     from hf_synth.cluster.work import parse_shard
 
     if args.shard is None and args.engine is None and not is_merging(args):
         if args.address or args.workers or args.gpus_per_worker:
             raise UsageError("--address, --workers and --gpus-per-worker need --engine ray")
+        if args.out is not None and not any(unfit.get(name) for name in ("dry_run", "preview")):
+            check_no_answers(args)
         return False
     if args.shard is not None:
         parse_shard(args.shard)
@@ -76,22 +80,29 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
 
 def blocks_of(args: Namespace) -> Path:
     """Return the folder of the blocks of a command; the command is kept in it for `merge`."""
-    from hf_synth.cli.cli import verb_parser
-    from hf_synth.cli.config import words_on_one_machine, write_config
-    from hf_synth.cli.defaults import values_of
-    from hf_synth.cluster.work import blocks_folder
+    from hf_synth.cli.config import without_secrets, write_config
     from hf_synth.task.folders import private_folder, write_private
 
-    values, _ = values_of(verb_parser(args.verb), args)
-    same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
-    folder = private_folder(blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)))
+    folder, values = _folder_of(args)
+    private_folder(folder)
     if not is_merging(args):
-        kept = {name: value for name, value in values.items() if name not in SPREADING}
+        kept = {name: value for name, value in values.items() if name not in MACHINES}
         write_config(
             folder / _COMMAND, {args.verb: kept}, comment="What `hf-synth merge` runs once all blocks are there."
         )
-        write_private(folder / _WORDS, json.dumps(words_on_one_machine(args.argv)))
+        write_private(folder / _WORDS, json.dumps(alone(without_secrets(args.argv))))
     return folder
+
+
+def _folder_of(args: Namespace) -> tuple[Path, Result]:
+    """Return the folder of the blocks of a command, and its options."""
+    from hf_synth.cli.cli import verb_parser
+    from hf_synth.cli.defaults import values_of
+    from hf_synth.cluster.work import blocks_folder
+
+    values, _ = values_of(verb_parser(args.verb), args)
+    same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
+    return blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)), values
 
 
 def computed(args: Namespace, work: Work) -> Result | None:
@@ -108,6 +119,11 @@ def computed(args: Namespace, work: Work) -> Result | None:
         run_on_ray(work, **ray_of(args))
         return None
     number, of = parse_shard(args.shard)
+    if not any(work.folder.glob("*.parquet")) and was_merged(args.out, work, _folder_of(args)[1]):
+        _remove_blocks(args.out, work.folder)
+        why = f"{args.out} was written from its blocks, and all that is read is the same"
+        print(f"shard {number}/{of}: nothing to do, since {why}")
+        return {"shard": args.shard, "computed": 0, "there_already": 0, "blocks": len(work.places)}
     while work.grow():
         pass
     done, stood = run_here(work, work.shard(number, of))
@@ -116,16 +132,23 @@ def computed(args: Namespace, work: Work) -> Result | None:
     return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places)}
 
 
-def check_no_blocks(args: Namespace, folder: Path) -> None:
-    """Check that no answers of shards would be asked for again: on Ray `generate` reads the journal alone.
+def check_no_answers(args: Namespace) -> None:
+    """Check that no answers of shards would be asked for again: without --shard the journal alone is read.
 
     Raises:
-        OutputError: there are blocks of shards.
+        OutputError: there are blocks of shards of the same command that hold answers or votes.
     """
+    from hf_synth.task.folders import WORK
+
+    asks = getattr(args, "judge" if args.verb == "correct" else "llm", None)
+    if not asks or not (args.out / WORK).is_dir():
+        return
+    folder, _ = _folder_of(args)
     if any(folder.glob("*.parquet")):
         raise OutputError(
-            f"{args.out} has answers of shards, which --engine ray does not read: run the missing shards and "
-            f"`hf-synth merge {shlex.quote(str(args.out))}`, or delete {folder} to ask again for what the journal lacks"
+            f"{args.out} has answers of shards, which {'--engine ray' if args.engine else 'one process'} does not "
+            f"read: run the missing shards and `hf-synth merge {shlex.quote(str(args.out))}`, or delete {folder} to "
+            "ask again for what the journal lacks"
         )
 
 
@@ -134,12 +157,26 @@ def ray_of(args: Namespace) -> Result:
     return {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
 
 
-def clear(args: Namespace) -> None:
-    """Delete the blocks of an output once it is written."""
+def clear(args: Namespace, work: Work | None = None) -> None:
+    """Delete the blocks of an output once it is written.
+
+    Args:
+        work: its blocks; None where it has none.
+    """
     from hf_synth.cluster.work import BLOCKS
     from hf_synth.task.folders import WORK
 
-    shutil.rmtree(args.out / WORK / BLOCKS, ignore_errors=True)
+    if work is not None and is_merging(args):
+        note_merged(args.out, work, _folder_of(args)[1])
+    _remove_blocks(args.out, args.out / WORK / BLOCKS)
+
+
+def _remove_blocks(out: Path, folder: Path) -> None:
+    """Remove a folder of blocks, and the folders above it in the output that are empty then."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        while (folder := folder.parent) != out and out in folder.parents:
+            folder.rmdir()
 
 
 def is_merging(args: Namespace) -> bool:
@@ -172,6 +209,8 @@ def merge(args: Namespace) -> Any:
     from hf_synth.task.folders import WORK
 
     commands = sorted((args.folder / WORK / BLOCKS).glob(f"*/{_COMMAND}"))
+    if not commands and is_merged(args.folder):
+        raise OutputError(f"{args.folder} was merged already, and no shard has computed anything since")
     if not commands:
         raise OutputError(f"{args.folder} holds no blocks to merge: run the shards of a verb with --out {args.folder}")
     if len(commands) > 1:

@@ -26,7 +26,6 @@ from hf_synth.cli.terminal import plain
 from hf_synth.errors import UsageError
 
 CONFIG = "hf_synth.toml"  # taken from the current folder when --config names no other
-SPREADING = ("shard", "engine", "address", "workers", "gpus-per-worker")  # options of a verb on many machines
 
 Values = dict[str, Any]
 
@@ -124,17 +123,6 @@ def without_secrets(words: Iterable[str]) -> list[str]:
         else:
             option = name[2:]
             kept.append(word)
-    return kept
-
-
-def words_on_one_machine(words: Iterable[str]) -> list[str]:
-    """Return the words of a command as they are for one machine, without secrets."""
-    kept, skip = list[str](), False
-    for word in without_secrets(words):
-        name, mark, _ = word.partition("=")
-        is_ours = name.startswith("--") and name.removeprefix("--") in SPREADING
-        kept += [] if is_ours or skip else [word]
-        skip = is_ours and not mark
     return kept
 
 

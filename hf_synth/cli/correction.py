@@ -126,7 +126,7 @@ def correct(args: Namespace) -> Result:
         task, corrected, args.out, stage="correct", report=str(report), **facts, **corrector_facts(args, corrector)
     )
     if spread:
-        cluster.clear(args)
+        cluster.clear(args, shared.work)
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
     if (advice := advise_metric(task, gold, policy)) is not None:

@@ -37,7 +37,7 @@ _CELL_OPTIONS = (
     ("ratios", float, "numbers of synthetic rows for each gold row"),
     ("seeds", int, "seeds; each is a repetition"),
     ("strategies", str, "training sets: gold, synthetic, replace, augment; also frequency, zero-shot"),
-    ("labels", str, "labels of synthetic rows: raw, auto, llm_judge, or methods of `correct`"),
+    ("labels", str, "labels of synthetic rows: raw, auto, auto_macro_f1, llm_judge, or methods of `correct`"),
     ("correctors", str, "base models of correctors (default: the one that is trained)"),
 )
 _RATE_OPTIONS = (

@@ -75,7 +75,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
         return _preview(args, task, exemplars, keywords)
     beside = options.gold_path(args) or args.out.parent
     with keeping_answers(args, beside), llms.llm_of(args, beside) as llm:
-        how = {"seed": args.seed, "fact_rounds": args.fact_rounds}
+        how, shared = {"seed": args.seed, "fact_rounds": args.fact_rounds}, None
         if spread:
             from hf_synth.cluster.asking import generate_on_ray
             from hf_synth.cluster.stages import generation_work
@@ -83,7 +83,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
 
             order, folder = Order(task, exemplars, llm, **how, **keywords), cluster.blocks_of(args)
             if args.engine:
-                cluster.check_no_blocks(args, folder)
+                cluster.check_no_answers(args)
                 rows, run = generate_on_ray(order, folder=folder, **cluster.ray_of(args))
             else:
                 shared = generation_work(order, folder=folder)
@@ -109,7 +109,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     facts |= {"no_gold": True} if args.no_gold else {}
     write_stage(task, rows, args.out, stage="generate", report=generation_table(rows, usage), **facts)
     if spread:
-        cluster.clear(args)
+        cluster.clear(args, None if shared is None else shared.work)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     late, failed = run["failures"].get("timeout", 0), sum(run["failures"].values())
     lost = {"failed": failed - late, "timed out": late, "were refused": run["refused"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,29 +36,86 @@ def add_sample_options(parser: ArgumentParser) -> None:
     )
     add("--by", nargs="*", choices=strata, default=["label"], metavar="WHAT", help=text)
     add("--out", type=Path, metavar="FILE", help="the .csv to write (default: in .hf_synth/ of the folder)")
+    add_audit(parser)
     options.add_seed(parser)
+
+
+def add_audit(parser: ArgumentParser) -> None:
+    """Add the audit whose findings count when notes are drawn."""
+    text = "folder of `audit --out`: draw no notes that it withholds (default: all notes are drawn from)"
+    parser.add_argument("--audit", type=Path, metavar="DIR", help=text)
+
+
+def without_withheld(rows: Dataset, audit: Path) -> Dataset:
+    """Return the notes that an audit does not withhold."""
+    from hf_synth.review.known import withheld_ids
+
+    refused = withheld_ids(audit)
+    left = [i for i, id in enumerate(rows["id"][:]) if str(id) not in refused]
+    if not left:
+        raise ColumnError(f"the audit in {audit} withholds every note: leave --audit out to draw from all of them")
+    return rows.select(left)
+
+
+def audit_hint(notes: Path, drawn: Iterable[str], audit: Path | None) -> str:
+    """Return that an audit beside the notes withholds some of those that are drawn; "" where none does.
+
+    Args:
+        audit: that was used to draw them; None for none.
+    """
+    from hf_synth.review.known import audit_beside, withheld_ids
+
+    found = None if audit is not None else audit_beside(notes)
+    n = len(withheld_ids(found) & set(map(str, drawn))) if found is not None else 0
+    return f"{n:,} of them may not leave by the audit in {found}: --audit {found} draws from the others" if n else ""
 
 
 def sample(args: Namespace) -> Result:
     """Draw synthetic notes for a person to label."""
     from hf_synth.cli.stages import stage_at
     from hf_synth.correction.audited import audit_sample
+    from hf_synth.review.known import decided
     from hf_synth.task.folders import work_folder
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="file")
     beside = args.synthetic if args.synthetic.is_dir() else args.synthetic.parent
-    rows = audit_sample(task, options.synthetic_rows(task, args), args.n, by=args.by, seed=args.seed)
+    every = options.synthetic_rows(task, args)
+    pool = every if args.audit is None else without_withheld(every, args.audit)
+    rows = audit_sample(task, pool, args.n, by=args.by, seed=args.seed)
     path = args.out or work_folder(beside) / "audit_sample.csv"
     if path.exists():
         raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
-    write_table(rows, path)
+    known = decided(task, beside, every, list(rows["id"])) if args.synthetic.is_dir() else {}
+    write_table(_with_decisions(rows, known), path)
     strata = Counter(rows["stratum"][:])
     print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
+    if known:
+        print(f"{len(known):,} of them have been decided on before, and are filled in")
+    if hint := audit_hint(beside, rows["id"], args.audit):
+        print(hint)
     print(f"fill in its column label, one of: {', '.join(task.labels)}")
     if stage_at(args.synthetic) is None or args.quiet:  # of a stage the next command is whole
         print(f"then: hf-synth correct {args.task} {args.synthetic} --audited {path} ...")
-    return {"out": str(path), "rows": len(rows), "strata": dict(strata)}
+    return {"out": str(path), "rows": len(rows), "strata": dict(strata), "known": len(known)}
+
+
+def _with_decisions(rows: Dataset, known: Mapping[str, tuple[str, str]]) -> Dataset:
+    """Fill in what people decided before; the design of the sample does not change.
+
+    Args:
+        known: (decision, label) by row id.
+    """
+    from hf_synth.correction.audited import DECISION, UNUSABLE
+
+    if not known:
+        return rows
+    of = [known.get(str(id), ("", "")) for id in rows["id"]]
+    filled = rows.remove_columns("label").add_column("label", [label for _, label in of])
+    filled = filled.select_columns(rows.column_names)
+    if any(do == UNUSABLE for do, _ in of):
+        filled = filled.add_column(DECISION, [do for do, _ in of])
+    return filled
 
 
 def add_label_options(parser: ArgumentParser) -> None:
@@ -120,7 +178,7 @@ def label(args: Namespace) -> Result:
     weights = llms.weights_facts(judge.llm)
     write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
     if spread:
-        cluster.clear(args)
+        cluster.clear(args, work)
     statuses = Counter(rows["label_status"][:])
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
     print("real notes with an LLM's labels: they are never published, and nothing can be measured on them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hf_synth.errors import UsageError
 from hf_synth.task.processes import is_chief, joined_processes, started
@@ -50,9 +50,13 @@ def _is_own(shard: str, number: int, of: int) -> bool:
 
 
 @contextlib.contextmanager
-def silence_other_processes() -> Iterator[None]:
-    """Print results in the first process alone; errors are printed by every one."""
-    if is_chief():
+def silence_other_processes(words: Sequence[str]) -> Iterator[None]:
+    """Print results in the first process alone; errors, and what a shard did, are printed by every one.
+
+    Args:
+        words: of the command line.
+    """
+    if is_chief() or any(word.partition("=")[0] == "--shard" for word in words):
         yield
         return
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):

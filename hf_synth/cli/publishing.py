@@ -120,7 +120,7 @@ def audit(args: Namespace) -> tuple[Result, int]:
     if args.out:
         _write_audit(task, rows, findings, tested, facts, judged, args.out)
         if spread:
-            cluster.clear(args)
+            cluster.clear(args, work)
         print(f"-> {args.out}")
         facts["out"] = str(args.out)
     return facts, 0 if findings.verdict == "ok" else 1
@@ -172,7 +172,7 @@ def _load_finder(name: str) -> Callable[[str], Iterable[str]]:
 
 def _print_findings(findings: Findings, tested: Any) -> None:
     from hf_synth.privacy.findings import FLAGS, refusals
-    from hf_synth.privacy.report import nearness
+    from hf_synth.privacy.report import nearness, set_phrase_hint
 
     figures = findings.figures
     print(
@@ -183,8 +183,9 @@ def _print_findings(findings: Findings, tested: Any) -> None:
         print("  no gold was given: copies were not looked for")
     if short := figures.get("too_short"):
         print(f"  {int(short):>7,}  rows have too few words for near-copies to be found in them")
-    for flag, count in refusals(findings, findings.refused).items():
-        print(f"  {count:>7,}  {FLAGS[flag]}")
+    flags = [f"{count:>7,}  {FLAGS[flag]}" for flag, count in refusals(findings, findings.refused).items()]
+    for line in [*flags, *set_phrase_hint(findings)]:
+        print(f"  {line}")
     if "closeness_auc" in figures:
         print(f"  {nearness(findings)}")
         if figures["closeness_auc_low"] > 0.5:
@@ -371,7 +372,7 @@ def _exported(task: Task, rows: Dataset, args: Namespace, shared: Result) -> Ver
     left = {name: value for name, value in shared.items() if name not in ("push", "dry_run", "confirm", "squash")}
     verdict = export_scanned(task, rows, args.repo_id, work.results(work.parts[0]), **left)
     if verdict.allowed:  # the folder is written
-        cluster.clear(args)
+        cluster.clear(args, work)
     return verdict
 
 

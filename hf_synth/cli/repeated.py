@@ -16,6 +16,7 @@ from typing import Any
 from hf_synth.correction.methods import DESCRIBED
 from hf_synth.task.columns import MANIFEST, RUN_CONFIG
 
+MACHINES = ("shard", "engine", "address", "workers", "gpus-per-worker")  # options that spread a verb over machines
 _NOTES: Mapping[str, Any] = {
     "n": 600, "ratio": None, "balance": "equal", "prompt": "examples", "choose": None, "share": 0.2, "max-tokens": None,
     "sampling": [],
@@ -72,6 +73,17 @@ def split_options(words: Sequence[str]) -> Iterator[list[str]]:
         option.append(word)
     if option:
         yield option
+
+
+def alone(words: Sequence[str]) -> list[str]:
+    """Return the words of a command as one machine would be given them."""
+    kept, skip = list[str](), False
+    for word in words:
+        name, mark, _ = word.partition("=")
+        ours = name.startswith("--") and name.removeprefix("--") in MACHINES
+        kept += [] if ours or skip else [word]
+        skip = ours and not mark
+    return kept
 
 
 def without_options(words: Sequence[str], others: Sequence[str]) -> list[str]:

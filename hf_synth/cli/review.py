@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb
+from hf_synth.cli.labelling import add_audit, audit_hint, without_withheld
 from hf_synth.cli.options import Result
 from hf_synth.cli.parsing import exclude
 from hf_synth.errors import ColumnError, MissingGoldError, OutputError, TaskError
@@ -46,6 +48,7 @@ def add_review_options(parser: ArgumentParser) -> None:
     text = "as many as are needed to promise that at most this share of all labels is wrong, as `correct --error` does"
     add("--error", type=float, metavar="E", help=text)
     add("--confidence", type=float, metavar="P", help="with --error: confidence of that promise (default: 0.95)")
+    add_audit(parser)
     add = parser.add_argument_group("how real notes look").add_argument
     add("--realism", action="store_true", help="rate synthetic notes mixed with open gold, instead of labelling them")
     add("--gold", type=Path, metavar="PATH", help="raw or exported open gold for --realism (none for `clinic`)")
@@ -57,6 +60,8 @@ def add_review_options(parser: ArgumentParser) -> None:
         exclude(parser, "--by", name)
     for name in ("--n", "--per-label", "--realism"):
         exclude(parser, "--confidence", name)
+    for name in ("--error", "--realism"):
+        exclude(parser, "--audit", name)
 
 
 def review(args: Namespace) -> Result:
@@ -104,6 +109,8 @@ def _check(args: Namespace) -> None:
         raise ColumnError(f"{given[0]} and {given[1]} exclude each other: each says which notes are reviewed")
     if args.by is not None and args.n is None:
         raise ColumnError("--by names the strata of --n: give both, or --per-label")
+    if args.audit is not None and (args.error is not None or args.realism):
+        raise ColumnError("--audit leaves notes out of a sample of labels, and excludes --error and --realism")
     if args.confidence is not None and args.error is None:
         raise ColumnError("--confidence belongs to --error: give both")
 
@@ -112,7 +119,7 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
     """Return the notes to label: those of the promise or the sample under way, or a new one."""
     from hf_synth.review.promise_sheet import begin_promise, load_promise, read_promise
     from hf_synth.review.session import review_folder
-    from hf_synth.review.sheets import draw_sheet, load_sheet, save_sheet
+    from hf_synth.review.sheets import draw_sheet, drawable, load_sheet, save_sheet
     from hf_synth.review.spread import draw_spread
     from hf_synth.task.folders import read_manifest
 
@@ -128,7 +135,7 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
                 "which cannot change after its sample was drawn: give the same"
             )
     asked = args.n is not None or args.per_label is not None
-    if promise is not None and not asked:
+    if promise is not None and not asked and args.audit is None:
         return load_promise(task, rows, promise)
     file = review_folder(args.folder) / _SHEET
     if file.is_file():
@@ -139,7 +146,19 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
                 f"{wanted_n[0]} by {_by(wanted_n[1])}: leave the options out to go on with it, or move {file} away to "
                 "draw another one; decisions are kept by row id"
             )
+        if args.audit is not None and sheet.settings.get("audit") != str(args.audit):
+            raise OutputError(
+                f"{args.folder} holds a sample that was drawn without the audit in {args.audit}: leave --audit out to "
+                f"go on with it, or move {file} away to draw another one; decisions are kept by row id"
+            )
         return sheet
+    if args.audit is not None:
+        left = without_withheld(rows, args.audit)
+        n, by = _wanted(task, left, args)
+        drawn = draw_sheet(task, left, n, by=by, seed=args.seed)
+        drawn = replace(drawn, of=drawable(rows), settings={**drawn.settings, "audit": str(args.audit)})
+        save_sheet(task, drawn, file)
+        return drawn
     n, by = _wanted(task, rows, args)
     manifest = read_manifest(args.folder) or {}
     if manifest.get("no_gold") is True and args.n is not None and args.by is None:
@@ -152,6 +171,8 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
     else:
         drawn = draw_sheet(task, rows, n, by=by, seed=args.seed)
     save_sheet(task, drawn, file)
+    if hint := audit_hint(args.folder, drawn.items, None):
+        print(hint)
     return drawn
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cluster.on_ray import Share, permits_of, places_of, running, workers_of
+from hf_synth.cluster.on_ray import Worker, permits_of, places_of, running, workers_of
 from hf_synth.errors import HfSynthError
 from hf_synth.generation.asking import Asked, CallAsker
 from hf_synth.generation.blocks import Order
@@ -155,23 +154,16 @@ class _Ticket:
     answer: Answer | None = None
 
 
-class _CallWorker:
+class _CallWorker(Worker):
     """A process of Ray that asks questions."""
-
-    def __init__(self, name: str, permits: str | None) -> None:
-        os.umask(0o077)
-        self._share = Share(name, permits)
-
-    def begin(self) -> None:
-        """Return once the worker has begun: Ray starts no more workers than there is room for."""
 
     def ask(self, place: int, asker: Sequence[Any], questions: Sequence[Question]) -> Asked | HfSynthError:
         """Return what `CallAsker.ask` does, or the error of ours that it raised; arguments as for `Share.function`."""
-        return self._share.result(lambda: self._share.function(place, asker).ask(questions))
+        return self.share.result(lambda: self.share.function(place, asker).ask(questions))
 
     def end(self, now: bool) -> HfSynthError | None:
         """End the streams, `now` as for `Feed.close`; return an error with which one ended."""
-        ended = [self._share.result(partial(one.close, now=now)) for one in self._share.functions()]
+        ended = [self.share.result(partial(one.close, now=now)) for one in self.share.functions()]
         return next((error for error in ended if isinstance(error, HfSynthError)), None)
 
 

@@ -144,19 +144,27 @@ class Share:
         return getattr(self._permits, name).remote(*given).future()
 
 
-class _Worker:
-    """A process of Ray that computes blocks."""
+class Worker:
+    """A process of Ray.
+
+    Args:
+        name, permits: as for `Share`.
+    """
 
     def __init__(self, name: str, permits: str | None) -> None:
         os.umask(0o077)
-        self._share = Share(name, permits)
+        self.share = Share(name, permits)
 
     def begin(self) -> None:
         """Return once the worker has begun: Ray starts no more workers than there is room for."""
 
+
+class _Worker(Worker):
+    """A process of Ray that computes blocks."""
+
     def compute(self, place: int, function: Sequence[Any], table: pa.Table) -> pa.Table | HfSynthError:
         """Return the result of a block, or the error of ours that it raised; arguments as for `Share.function`."""
-        return self._share.result(lambda: self._share.function(place, function)(table))
+        return self.share.result(lambda: self.share.function(place, function)(table))
 
 
 def permits_of(ray: Any, llms: Iterable[Any]) -> tuple[Any, str | None]:
@@ -240,10 +248,10 @@ class _Crew:
 
 
 def workers_of(ray: Any, kind: Any, most: int, gpus: float, permits: str | None, *, at_once: int = 1) -> list[Any]:
-    """Start workers, which have a method `begin`; one that dies is started again, and does again what it had not done.
+    """Start workers; one that dies is started again, and does again what it had not done.
 
     Args:
-        kind: class of a worker.
+        kind: class of a `Worker`.
         permits: name of the process that counts; None where nothing is limited.
         at_once: calls of a worker that run at the same time.
     """

@@ -82,6 +82,15 @@ class Work:
         self.__dict__.pop("places")
         return True
 
+    def mark(self) -> str:
+        """Return a digest of the blocks that are there before any result (hex sha256)."""
+        first = self.parts if self.follow is None else self.parts[:1]
+        digest = hashlib.sha256(str(self.folder.name).encode())
+        for number, (part, *_) in enumerate(self.places):
+            if any(part is one for one in first):
+                digest.update(self.file(number, self.table(number)).name.encode())
+        return digest.hexdigest()
+
     def check_begun(self) -> None:
         """Check that all blocks of the first part are there.
 

@@ -40,10 +40,10 @@ def lineage_warnings(known: Rows, rows: Dataset, gold: Dataset, *, fitted: bool,
             "rows cannot be halved together with the gold in their prompts, so figures of the corrector on held-out "
             f"gold are too good: {cure}"
         )
-    named = sum(bool(ids) for ids in column_of(rows, "seed_ids"))
-    if fitted and named and not lineage.shows.any():
+    named = np.array([bool(ids) for ids in column_of(rows, "seed_ids")], dtype=bool)
+    if fitted and (others := int((named & ~lineage.shows.any(axis=1)).sum())):
         lines.append(
-            f"{named} rows name exemplars that are not among this gold: if it is the same gold under other ids, "
+            f"{others} rows name exemplars that are not among this gold: if it is the same gold under other ids, "
             "figures on held-out gold are too good"
         )
     if unknown := int((~lineage.known).sum()):

@@ -7,17 +7,19 @@ LLM *wrote for a label* is no answer to a question about its text, so it is not 
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.policy import GENERATOR, MEASURED, Annotations
 from hf_synth.errors import ColumnError, TaskError
+from hf_synth.gold.spelling import LabelNames, cell_text
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, access_of, strictest
 from hf_synth.task.folders import with_recorded_access
-from hf_synth.task.labels import Floats, Ints, column_of, label_names
+from hf_synth.task.labels import Floats, Ints, column_of, label_index, label_names
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from hf_synth.correction.judging import LLMJudge
 
+_LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
 
@@ -110,6 +113,25 @@ def annotations_of(task: Task, gold: Dataset, rows: Dataset) -> tuple[Annotation
     return of_gold, of_rows
 
 
+def with_task_codes(task: Task, rows: Dataset) -> Dataset:
+    """Return rows whose `llm_label` is coded as the task codes labels, where it is a name or coded in another order.
+
+    Raises:
+        ColumnError: a row that is not rejected has a label that is none of the task's.
+    """
+    if task.kind == "text2text" or rows.features[GENERATOR] == task.label_feature():
+        return rows
+    index_of, typed = label_index(task, rows.features[GENERATOR]), label_names(rows.features[GENERATOR])
+    codes: list[Any] = []
+    for i, (value, status) in enumerate(zip(rows[GENERATOR][:], rows["label_status"][:], strict=True)):
+        coded = [index_of(v) for v in value] if isinstance(value, list) else None if value is None else index_of(value)
+        empty = value is None or (typed and value == -1)
+        if status != "rejected" and not empty and -1 in (coded if isinstance(coded, list) else [coded]):
+            raise ColumnError(f"row {i}: column {GENERATOR!r} is none of the task's labels {list(task.labels)}")
+        codes.append(None if status == "rejected" and coded == -1 else coded)
+    return rows.remove_columns(GENERATOR).add_column(GENERATOR, codes, feature=task.label_feature())
+
+
 def check_labelled(method: str, gold: Dataset) -> None:
     """Check that gold holds labels of an LLM where a method counts an LLM's errors on gold.
 
@@ -133,13 +155,21 @@ def is_written(rows: Dataset) -> npt.NDArray[np.bool_]:
 
 def _label_values(task: Task, dataset: Dataset, column: str) -> Ints:
     """Return an LLM's labels as indices, (N,), -1 where a row has none or another answer."""
-    names = label_names(dataset.features[column])
-    places = {name: i for i, name in enumerate(task.labels)}
-    numbers = {i: places.get(name, -1) for i, name in enumerate(names or task.labels)}
-    values = [places.get(v, -1) if isinstance(v, str) else numbers.get(v, -1) for v in dataset[column][:]]
-    labels = np.array(values, dtype=np.int64)
+    index_of, names = label_index(task, dataset.features[column]), LabelNames(task.labels)
+
+    def found(value: Any) -> int:
+        name = names.find(value) if isinstance(value, str) else None  # spelled as gold may spell it
+        return index_of(value if name is None else name)
+
+    values = dataset[column][:]
+    labels = np.array([found(value) for value in values], dtype=np.int64)
     if len(labels) and (labels < 0).all():
         raise ColumnError(f"column {column!r} holds no label of task {task.full_name!r}: {', '.join(task.labels)}")
+    unknown = sum(label < 0 and cell_text(v) not in (None, "-1") for v, label in zip(values, labels, strict=True))
+    if unknown:
+        _LOG.warning(
+            "column %r: %d of %d rows hold no label of the task; they count as unanswered", column, unknown, len(labels)
+        )
     return labels
 
 

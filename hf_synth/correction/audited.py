@@ -28,7 +28,7 @@ from hf_synth.gold.sources import as_source
 from hf_synth.gold.spelling import LabelNames, cell_text, label_problem
 from hf_synth.gold.tables import check_needed, read_batches
 from hf_synth.models.linear import linear_fit
-from hf_synth.task.labels import Floats, audited_labels, check_columns, column_of, label_indices, label_names
+from hf_synth.task.labels import Floats, audited_labels, check_columns, column_of, id_places, label_indices, label_names
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -310,9 +310,7 @@ def powered_accuracy(task: Task, rows: Dataset, audited: Mapping[str, int | str]
     """
     check_columns(task, rows, "id", "llm_label", "label_status", what="the synthetic dataset")
     used = rows.select([i for i, status in enumerate(rows["label_status"][:]) if status != "rejected"])
-    place = {id: i for i, id in enumerate(used["id"][:])}
-    if missing := sum(id not in place for id in audited):
-        raise ColumnError(f"{missing} audited ids are not among the synthetic rows")
+    place = id_places(used["id"][:], audited, "the synthetic rows")
     if len(audited) < LEAST:
         return {}
     meant = label_indices(task, used, "llm_label")

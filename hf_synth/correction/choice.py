@@ -29,6 +29,8 @@ CONFIDENCE = 0.9  # of the guarantee
 CAUTION = 0.3  # standard deviations of the expected gain that are taken off it
 _FEW_ROWS = 10  # held-out gold rows of a label below which the sentence names their number
 
+PROMISED_LOSS = {"accuracy": "auto_loss_at_most", "macro_f1": "auto_macro_f1_loss_at_most"}  # figure, by metric
+
 CANDIDATES = (NOTHING, "blend", "posterior")
 MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
 MACRO_F1_CANDIDATES = ("weight", "clean_drop")  # also where macro-F1 decides: most rows keep the LLM's label, which
@@ -102,7 +104,7 @@ class Choice:
             if self.macro_f1 is not None:
                 figures["auto_macro_f1_on_held_out_gold"] = round(self.macro_f1, 4)
         if self.guarantee is not None:
-            figures["auto_macro_f1_loss_at_most" if macro else "auto_loss_at_most"] = round(self.guarantee, 4)
+            figures[PROMISED_LOSS[self.metric]] = round(self.guarantee, 4)
             figures["auto_loss_confidence"] = CONFIDENCE
         return figures | {"auto_measured": self.guarantee is not None, "auto_why": self.why}
 

@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.advice import lineage_warnings
-from hf_synth.correction.annotations import annotations_of, check_labelled
+from hf_synth.correction.annotations import annotations_of, check_labelled, with_task_codes
 from hf_synth.correction.audited import Audited, rekey
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.choice import CHOSEN_ON, Choice, choose_method
 from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, part_of_rows
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
-from hf_synth.correction.lineage import lineage_of
+from hf_synth.correction.lineage import fold_groups, lineage_of
 from hf_synth.correction.methods import DEFAULTS, CorrectionOptions, check_method
 from hf_synth.correction.opinions import probabilities_of
 from hf_synth.correction.policy import MEASURED, Corrected, Policy, apply, drop_unusable, set_audited_labels
@@ -46,6 +46,7 @@ from hf_synth.task.labels import (
     audited_labels,
     check_columns,
     groups_of,
+    id_places,
     label_indices,
     row_digests,
     texts_of,
@@ -208,7 +209,7 @@ def _correct(
     known = Rows(
         label_indices(task, usable, "llm_label"),
         label_indices(task, gold),
-        groups_of(gold),
+        fold_groups(task, gold),
         len(task.labels),
         audited_labels_by_position(task, usable, audited),
         list(usable["group"][:]) if audited and "group" in usable.column_names else None,
@@ -314,10 +315,7 @@ def audited_labels_by_position(task: Task, rows: Dataset, audited: Mapping[str, 
     """
     if not audited:
         return {}
-    place = {id: i for i, id in enumerate(rows["id"][:])}
-    missing = [id for id in audited if id not in place]
-    if missing:
-        raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
+    place = id_places(rows["id"][:], audited, "the synthetic rows")
     return rekey(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
 
 
@@ -461,7 +459,7 @@ def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, se
 def _with_contract_columns(task: Task, synthetic: Dataset) -> Dataset:
     """Return rows in the column contract; rows made elsewhere are adopted."""
     complete = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)
-    return synthetic if complete else adopt(task, synthetic)
+    return with_task_codes(task, synthetic) if complete else adopt(task, synthetic)
 
 
 def _usable(task: Task, rows: Dataset) -> Dataset:

@@ -16,7 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.audited import design
-from hf_synth.correction.noise import accuracy_bounds, count_noise, em_noise, estimate_noise, issue_margins
+from hf_synth.correction.noise import (
+    accuracy_bounds,
+    choose_annotators,
+    count_noise,
+    em_noise,
+    estimate_noise,
+    issue_margins,
+)
 from hf_synth.correction.policy import (
     ABSTAIN,
     GENERATOR,
@@ -36,7 +43,6 @@ from hf_synth.models.linear import fit_softmax
 from hf_synth.task.labels import Floats, Ints
 
 _EVERY = 1e-12  # level that every label reaches: gold is too small for the coverage, and all rows stay as generated
-_POWERS = (1.0, 0.75, 0.5, 0.35, 0.25)  # exponents of several annotators' likelihood that are tried
 _PENALTY = 1.0  # L2 penalty of "stack"
 WIDE = 0.3  # width of the range of the generator's accuracy above which no estimate is printed
 
@@ -191,29 +197,11 @@ def _with_annotators(policy: Policy, truth: Ints, calm: Floats, of_gold: Annotat
         features = stack_features(calm[rows], of_gold.of_rows(np.flatnonzero(rows)))
         table = fit_softmax(features, np.eye(policy.n_labels)[truth[rows]], penalty=_PENALTY)
         return dataclasses.replace(policy, annotators=of_gold.names, stack=_matrix(table))
-    confusions = tuple(_matrix(count_noise(z, truth, policy.n_labels)) for z in of_gold.labels.T)
-    power = _choose_power(truth, calm, of_gold.labels) if len(of_gold.names) > 1 else 1.0
-    return dataclasses.replace(policy, annotators=of_gold.names, confusions=confusions, power=power)
-
-
-def _choose_power(truth: Ints, calm: Floats, labels: Ints) -> float:
-    """Choose the exponent of several annotators' likelihood by the log loss on gold; no row counts for itself."""
-    known = np.flatnonzero(truth >= 0)
-    k, y = calm.shape[1], truth[known]
-    logs = np.zeros((len(known), k))
-    for z in labels[known].T:
-        given = np.flatnonzero(z >= 0)
-        counts = np.full((k, k), 0.5)
-        np.add.at(counts, (y[given], z[given]), 1.0)
-        own = np.eye(k)[y[given]]
-        logs[given] += np.log((counts[:, z[given]].T - own) / (counts.sum(1) - own))
-    joined = [np.log(np.maximum(calm[known], 1e-12)) + power * logs for power in _POWERS]
-    peaks = [table.max(1, keepdims=True) for table in joined]
-    losses = [
-        float((np.log(np.exp(t - p).sum(1)) + p[:, 0] - t[np.arange(len(y)), y]).sum())
-        for t, p in zip(joined, peaks, strict=True)
-    ]
-    return _POWERS[int(np.argmin(losses))]
+    generator = of_gold.names.index(GENERATOR) if GENERATOR in of_gold.names else None
+    chosen, power = choose_annotators(truth, calm, of_gold.labels, always=generator)
+    confusions = tuple(_matrix(count_noise(of_gold.labels[:, a], truth, policy.n_labels)) for a in chosen)
+    names = tuple(of_gold.names[a] for a in chosen)
+    return dataclasses.replace(policy, annotators=names, confusions=confusions, power=power)
 
 
 def _precision(meant: Ints, calm_rows: Floats, noise: Floats, own: Ints | None, truth: Ints) -> Floats:

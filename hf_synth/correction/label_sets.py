@@ -27,7 +27,7 @@ from hf_synth.correction.crossfit import (
     opinions_from_halves,
 )
 from hf_synth.correction.fitting import fit
-from hf_synth.correction.lineage import Lineage, lineage_of
+from hf_synth.correction.lineage import Lineage, fold_groups, lineage_of
 from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply
@@ -35,7 +35,7 @@ from hf_synth.correction.priors import Prior
 from hf_synth.errors import ColumnError
 from hf_synth.models.linear import LEARNT_ON, draw_positions, linear_learner, shift, text_features, text_shift
 from hf_synth.reports.progress import counted
-from hf_synth.task.labels import Floats, Ints, groups_of, judged_mask, label_matrix, texts_of
+from hf_synth.task.labels import Floats, Ints, judged_mask, label_matrix, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def correct_sets(
         ColumnError: labels are missing, or opinions are not probabilities.
     """
     truth = np.where(judged_mask(task, gold) > 0, label_matrix(task, gold), -1).astype(np.int64)
-    groups = groups_of(gold)
+    groups = fold_groups(task, gold)
     meant = label_matrix(task, rows, "llm_label").astype(np.int64)
     sets = Sets(meant, truth, groups, lineage_of(task, gold, rows, seed=seed))
     known = None

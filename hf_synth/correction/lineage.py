@@ -8,6 +8,7 @@ of its exemplars lies in.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError
 from hf_synth.task.columns import UNLABELLED
 from hf_synth.task.folds import FOLDS, deal
-from hf_synth.task.labels import Floats32, Ints, column_of, groups_of, label_indices, label_matrix, text_id
+from hf_synth.task.labels import Floats32, Ints, column_of, groups_of, label_indices, label_matrix, text_id, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ Mask = npt.NDArray[np.bool_]
 LEAST_SHARE = 0.5  # of the synthetic rows that must remain when a fold of gold is held out
 
 _FEWEST_PARTS = 5  # unconnected parts of gold from which folds are made of whole parts
+_WIDEST = 3  # rows that equal texts may join: this part of all, if no single group is larger
 _LARGEST = 2.0  # size of a fold that is made of whole parts, as a multiple of an even share
 
 
@@ -97,7 +99,38 @@ def lineage_of(task: Task, gold: Dataset, rows: Dataset, *, folds: int = FOLDS, 
         None if seeds is None or not (seeds or prompt or source == UNLABELLED) else seeds
         for seeds, prompt, source in zip(*columns, strict=True)
     ]
-    return lineage(ids, groups_of(gold), labels, seed_ids, column_of(rows, "fold"), folds=folds, seed=seed)
+    return lineage(ids, fold_groups(task, gold), labels, seed_ids, column_of(rows, "fold"), folds=folds, seed=seed)
+
+
+def fold_groups(task: Task, gold: Dataset) -> list[Any] | None:
+    """Return the group of each gold row, (M,), for folds: groups that share a text are one, as in the splits of gold.
+
+    A text that stands in two folds is not held out. Case and blanks are no difference. Where texts such as "no change"
+    would join groups of more than a third of the rows, the groups stay as they are.
+    """
+    groups = groups_of(gold)
+    names = [f"row {i}" if g is None else f"group {g}" for i, g in enumerate(groups or [None] * len(gold))]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    texts = [" ".join(text.casefold().split()) for text in texts_of(task, gold)]
+    holders: dict[str, list[int]] = {}
+    for text, name in zip(texts, names, strict=True):
+        holders.setdefault(text, []).append(number[name])
+    units = np.array(_units(len(number), holders.values()), dtype=np.int64)
+    codes = np.array([number[name] for name in names], dtype=np.int64)
+    joined = np.bincount(units)[units] > 1  # of each group
+    if not joined.any() or np.bincount(units[codes]).max() > max(np.bincount(codes).max(), len(gold) / _WIDEST):
+        return groups
+    first: dict[int, str] = {}
+    for code, text in zip(codes.tolist(), texts, strict=True):  # a name that does not depend on the order of the rows
+        unit = int(units[code])
+        first[unit] = min(first.get(unit, text), text)
+    of_text = {
+        unit: f"text {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}" for unit, text in first.items()
+    }
+    own = groups or [None] * len(gold)
+    return [
+        of_text[int(units[code])] if joined[code] else group for code, group in zip(codes.tolist(), own, strict=True)
+    ]
 
 
 def lineage(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.task.labels import label_names
+from hf_synth.task.labels import label_names, name_of_boolean
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -89,9 +89,11 @@ def label_by_name(task: Task, value: Any, names: Sequence[str] | None, *, typed:
         return [label_by_name(task, v, names, typed=typed) for v in value]
     if isinstance(value, float) and value.is_integer():  # pandas has no missing integer
         value = int(value)
-    if isinstance(value, int):
+    if isinstance(value, bool):
+        name: Any = name_of_boolean(task, value)
+    elif isinstance(value, int):
         known = task.labels if names is None else names
-        name: Any = known[value] if 0 <= value < len(known) else None
+        name = known[value] if 0 <= value < len(known) else None
         if names is None and str(int(value)) in task.labels and str(int(value)) != name:
             if not typed:
                 raise ColumnError(

@@ -18,6 +18,8 @@ from hf_synth.task.labels import Floats, Ints
 _PRIOR_RIGHT = 0.7  # prior share of right labels of a generator
 _PRIOR_ROWS = 10.0  # weight of this prior, in rows a label
 _EM_ROUNDS = 200  # at most
+_POWERS = (1.0, 0.75, 0.5, 0.35, 0.25)  # exponents of several annotators' likelihood that are tried
+_WORTH = 0.5  # log loss over all gold rows by which one more annotator must pay
 _NEVER = 2.0  # a margin that no difference of probabilities reaches
 
 
@@ -155,6 +157,59 @@ def count_noise(llm_label: Ints, truth: Ints, k: int, rows: float = 0.5) -> Floa
     known = (llm_label >= 0) & (truth >= 0)
     np.add.at(counts, (truth[known], llm_label[known]), 1.0)
     return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def choose_annotators(
+    truth: Ints, probs: Floats, labels: Ints, *, always: int | None = None
+) -> tuple[list[int], float]:
+    """Choose the annotators that are used, and the exponent of their likelihood, by the log loss on gold.
+
+    No row counts for itself. The best one is used first, and another is added while the loss becomes smaller by _WORTH:
+    a copy of one that is used, or one whose labels say nothing, would only add noise.
+
+    Args:
+        truth: labels of gold, (M,); rows with -1 are left out.
+        probs: a text model's calibrated opinion on gold, (M, K).
+        labels: theirs of gold, (M, A), -1 where one gave none.
+        always: position of one that is used first whatever it is worth; None where there is none.
+
+    Returns:
+        Positions of the annotators, ascending, and the exponent.
+    """
+    known = np.flatnonzero(truth >= 0)
+    k, y, every = probs.shape[1], truth[known], range(labels.shape[1])
+    opinion = np.log(np.maximum(probs[known], 1e-12))
+    own, logs = np.eye(k)[y], np.zeros((len(every), len(known), k))
+    for a in every:
+        z = labels[known, a]
+        given = np.flatnonzero(z >= 0)
+        counts = np.full((k, k), 0.5)
+        np.add.at(counts, (y[given], z[given]), 1.0)
+        logs[a, given] = np.log((counts[:, z[given]].T - own[given]) / (counts.sum(1) - own[given]))
+
+    def loss(total: Floats) -> tuple[float, float]:
+        """Return the least loss of joint likelihoods, (M, K), over the exponents, and the exponent."""
+        tables = [opinion + power * total for power in _POWERS]
+        peaks = [table.max(1, keepdims=True) for table in tables]
+        losses = [
+            float((np.log(np.exp(t - p).sum(1)) + p[:, 0] - t[np.arange(len(y)), y]).sum())
+            for t, p in zip(tables, peaks, strict=True)
+        ]
+        best = int(np.argmin(losses))
+        return losses[best], _POWERS[best]
+
+    if len(every) == 1:
+        return [0], 1.0
+    start = min(every, key=lambda a: loss(logs[a])) if always is None else always
+    chosen, total = [start], logs[start]
+    least, power = loss(total)
+    while left := [a for a in every if a not in chosen]:
+        found = {a: loss(total + logs[a]) for a in left}
+        best = min(left, key=lambda a: found[a])
+        if found[best][0] > least - _WORTH:
+            break
+        chosen, total, (least, power) = [*chosen, best], total + logs[best], found[best]
+    return sorted(chosen), power
 
 
 def label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> npt.NDArray[np.bool_]:

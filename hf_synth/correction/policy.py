@@ -62,7 +62,7 @@ class Policy(Displayed):
         floors: of "loss_rank": the least probability of its own label with which a row of each label stays, (K,).
         stays: of the methods in OF_BOTH: for each label of `unseen`, the least belief in the generator's label with
             which a row stays as generated, so that a fifth of the rows of the label stays.
-        annotators: names of the LLM labels that "measured" and "stack" use.
+        annotators: names of the LLM labels that "measured" and "stack" use, for "measured" those that help on gold.
         confusions: of "measured": counted P(label | truth) of each annotator, K x K each.
         power: of "measured": exponent of the annotators' joint likelihood, 1 for one annotator. Below 1 where several
             LLMs make the same errors.

@@ -19,7 +19,16 @@ from hf_synth.correction.label_error import Plan, Sample
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.models.linear import linear_fit
 from hf_synth.task.arrow import rewrite_columns
-from hf_synth.task.labels import Floats, Ints, audited_labels, check_columns, column_of, label_indices, label_names
+from hf_synth.task.labels import (
+    Floats,
+    Ints,
+    audited_labels,
+    check_columns,
+    column_of,
+    id_places,
+    label_indices,
+    label_names,
+)
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 
 _WORSE = 2.0  # times the share that may be wrong: labels "worse than hoped for", of which the first line tells
 _USED = ("kept", "relabelled")
+_ROWS = "the used rows of the corrected dataset"
 _NO_LABEL = -1  # of a row that a person found unusable: it differs from every label
 _CERTAIN = 1 - 1e-9  # a confidence above it is that of a hard decision, not a measure of how sure the label is
 _STATES = {"sample": "not yet: a sample needs labels", "rest": "not yet: more rows need labels", "done": "holds"}
@@ -82,9 +92,10 @@ class Promise:
             f"at most {percent(sample.error)} of all {sample.rows:,} labels are wrong with probability "
             f"{percent(sample.confidence)}, labels that people gave counting as right"
         )
+        if self.holds and self.rejected:
+            return f"{self._of_those_that_stay()} {self._unseen()}"
         if self.holds:
-            dropped = f" {self.rejected:,} rejected rows were dropped; they count as wrong labels that were found."
-            return f"The promise holds: {goal}. {self._unseen()}{dropped if self.rejected else ''}"
+            return f"The promise holds: {goal}. {self._unseen()}"
         if plan.stage == "sample":
             n = len(sample.drawn)
             return (
@@ -102,6 +113,18 @@ class Promise:
     def range(self) -> str:
         """A sentence on how many rows people look at in all; empty where the sample has all its labels."""
         return range_line(self.sample) if self.plan.stage == "sample" else ""
+
+    def _of_those_that_stay(self) -> str:
+        """Describe what holds of the labels that are left when rejected rows were dropped: a larger share of fewer."""
+        sample, stay = self.sample, self.sample.rows - self.rejected
+        share = _round_up(self.plan.bound or 0, stay)
+        holds = share <= sample.error
+        holding = "The promise holds" if holds else f"The promise of {percent(sample.error)} does not hold"
+        what = f"at most {percent(sample.error if holds else share)} of the {stay:,} labels that stay are wrong"
+        return (
+            f"{holding}: {what} with probability {percent(sample.confidence)}, labels that people gave counting as "
+            f"right. {self.rejected:,} rejected rows were dropped."
+        )
 
     def _now(self) -> str:
         """Describe what holds if nobody looks at more rows than the sample."""
@@ -207,9 +230,7 @@ def promise(
     if len(used) != sample.rows:
         raise ColumnError(f"the sample was drawn of {sample.rows} used rows, the dataset has {len(used)}")
     ids = list(corrected["id"][:])
-    place = {ids[i]: at for at, i in enumerate(used)}
-    if missing := sum(id not in place for id in (*(audited or ()), *rejected)):
-        raise ColumnError(f"{missing} audited ids are not among the used rows of the corrected dataset")
+    place = id_places((ids[i] for i in used), (*(audited or ()), *rejected), _ROWS)
     given = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     given |= {place[id]: _NO_LABEL for id in rejected}
     labels = label_indices(task, corrected.select(used))
@@ -251,9 +272,7 @@ def with_labels(
     """
     used = _used_positions(task, corrected)
     ids = list(corrected["id"][:])
-    place = {ids[i]: i for i in used}
-    if missing := sum(id not in place for id in (*audited, *rejected)):
-        raise ColumnError(f"{missing} audited ids are not among the used rows of the corrected dataset")
+    place = {id: used[at] for id, at in id_places((ids[i] for i in used), (*audited, *rejected), _ROWS).items()}
     given = audited_labels(task, {place[id]: label for id, label in audited.items()})
     meant = label_indices(task, corrected.select(list(given)), "llm_label") if given else np.zeros(0, dtype=np.int64)
     columns = {name: list(corrected[name][:]) for name in (task.label_column, *_REWRITTEN)}

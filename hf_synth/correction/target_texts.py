@@ -18,14 +18,14 @@ import numpy as np
 from hf_synth.correction.augmentation import augment, training_rows
 from hf_synth.correction.choice import NOTHING, Choice, choose, unmeasured
 from hf_synth.correction.crossfit import folds
-from hf_synth.correction.lineage import LEAST_SHARE, lineage_of
+from hf_synth.correction.lineage import LEAST_SHARE, fold_groups, lineage_of
 from hf_synth.correction.methods import methods_of
 from hf_synth.correction.policy import Policy
 from hf_synth.correction.priors import Prior
 from hf_synth.errors import ColumnError
 from hf_synth.models.text2text import generate_text, input_texts, text_scores
 from hf_synth.reports.progress import counted
-from hf_synth.task.labels import Ints, groups_of, target_texts
+from hf_synth.task.labels import Ints, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _decision(task: Task, target: str, status: str, reason: str, score: float | 
 def _cross_written(task: Task, rows: Dataset, gold: Dataset, fit_rows: Fit, seed: int) -> tuple[list[str], list[str]]:
     """Write targets for gold by models that did not see it, and for the synthetic rows by one of all gold."""
     of_gold = [""] * len(gold)
-    fold = _folds(gold, FOLDS, seed)
+    fold = _folds(task, gold, FOLDS, seed)
     for k in counted("fold", range(int(fold.max()) + 1)):
         held = np.flatnonzero(fold == k)
         targets = _write_targets(task, fit_rows(gold.select(np.flatnonzero(fold != k))), gold.select(held))
@@ -226,7 +226,7 @@ def _choose(task: Task, rows: Dataset, gold: Dataset, meant: Sequence[str], fit_
     lineage = lineage_of(task, gold, rows, folds=FOLDS, seed=seed)
     if lineage.shows.any() and lineage.least_share() < LEAST_SHARE / 2:  # a half costs half of the rows at best
         return unmeasured(PRIORS, lineage.least_share())
-    half = lineage.fold if lineage.shows.any() else _folds(gold, FOLDS, seed)
+    half = lineage.fold if lineage.shows.any() else _folds(task, gold, FOLDS, seed)
     worth = {m: np.zeros(len(gold)) for m in METHODS}
     for k in counted("trial of all methods on held-out gold", range(int(half.max()) + 1)):
         held, keep = np.flatnonzero(half == k), lineage.without(k) if lineage.shows.any() else np.arange(len(rows))
@@ -247,11 +247,13 @@ def _choose(task: Task, rows: Dataset, gold: Dataset, meant: Sequence[str], fit_
                 columns = {c: [d[c] for d in decisions] for c in (task.label_column, "label_status", "weight")}
                 mixture = augment(task, training_rows(task, some, columns), gold=inside, seed=seed)
             worth[method][held] = text_scores(_write_targets(task, fit_rows(mixture), outside), truth)["rougeL"]
-    return choose(worth, np.zeros(len(gold), dtype=np.int64), groups=groups_of(gold), priors=PRIORS, measure="ROUGE-L")
+    return choose(
+        worth, np.zeros(len(gold), dtype=np.int64), groups=fold_groups(task, gold), priors=PRIORS, measure="ROUGE-L"
+    )
 
 
-def _folds(gold: Dataset, k: int, seed: int) -> Ints:
-    return folds(np.zeros(len(gold), dtype=np.int64), groups_of(gold), k, seed)
+def _folds(task: Task, gold: Dataset, k: int, seed: int) -> Ints:
+    return folds(np.zeros(len(gold), dtype=np.int64), fold_groups(task, gold), k, seed)
 
 
 def _write_targets(task: Task, write: Write, rows: Dataset) -> list[str]:

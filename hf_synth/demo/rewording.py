@@ -1,12 +1,16 @@
-"""Rewording of English sentences by a table of phrases: how the simulator says what an exemplar says in other words.
+"""Rewording of texts: how the simulator says what an exemplar says in other words, and in another order.
 
-It is a table and no language model: what it changes keeps its meaning, and what it does not know stays as it is.
+English phrases are replaced by a table. A text of any language is then cut into fragments of a few words, which are put
+in another order, as in a note of keywords: sentences of gold as they stand would be copies of it. This is no language
+model.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 # Phrases that may stand for each other, in lower case; a phrase is replaced by another one of its line.
 _EQUAL = """
@@ -190,44 +194,136 @@ _ANY = re.compile(
 )
 _FILLERS = ("again", "so", "then", "now", "also", "still", "here", "mostly", "perhaps", "today", "overall", "indeed")
 _USED = 0.9  # share of the phrases of a text that are replaced
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")  # a word of letters
+# Words of a text that may follow each other in a note as they do in the text: so many, or such a share of them if that
+# is more. Every such word is linked to gold by a skip-gram; with more, the note would echo its exemplar.
+_LINKED, _LINKED_SHARE = 3, 0.2
+_KEYWORD = 4  # letters of a word that stands alone, unless it is an abbreviation
+_MOST, _ALL = 17, 8  # fragments that are taken of one text; so few are all taken, and of more, three in four
+_SHORT = 8  # words of a note below which fillers are added: a short text can be said in few ways
+_NOUNS = 0.15  # share of words with a capital letter inside sentences, from which on a language writes nouns so
+_MOST_LETTERS = 5  # of a filler
 
 
-def reword(rng: random.Random, text: str) -> tuple[str, float]:
-    """Return a text in other words.
-
-    Returns:
-        The text, and the share of its words before that were replaced, 0 to 1.
-    """
-    replaced = 0
+def reword(rng: random.Random, text: str) -> str:
+    """Return a text with most of its phrases replaced."""
 
     def other(match: re.Match[str]) -> str:
-        nonlocal replaced
         phrase = match[0]
         others = _PHRASES.get(phrase.casefold())
         if others is None or rng.random() >= _USED:  # a few letters fold to what the table does not have
             return phrase
-        replaced += len(phrase.split())
         new = re.sub(r"\bi\b", "I", rng.choice(others))
         first = phrase[0].isupper() and (phrase.split()[0] != "I" or match.start() == 0)
         return new[0].upper() + new[1:] if first else new
 
-    plain = text.replace("’", "'")
-    new = _ANY.sub(other, plain)
-    return new, replaced / max(1, len(plain.split()))
+    return _ANY.sub(other, text.replace("’", "'"))
 
 
-def with_fillers(rng: random.Random, text: str, span: str = "") -> str:
+def in_fragments(rng: random.Random, texts: Sequence[str], shown: Sequence[str]) -> str:
+    """Return a note of keywords: fragments of one to three words of some texts, each in the reverse order of its text.
+
+    Numbers are left out, and so are words with a capital letter inside a sentence, which may be names, unless the
+    language writes nouns so.
+
+    Args:
+        texts: what the note is made of, one or a few.
+        shown: all texts of the prompt, whose capital letters and short words are counted.
+    """
+    names = not _writes_nouns_large(shown)
+    pieces = [piece for text in texts for piece in _fragments(rng, text, names)]
+    if not pieces:
+        return " ".join(" ".join(texts).split())
+    for _ in range(rng.randint(1, 3) if sum(len(piece.split()) for piece in pieces) < _SHORT else 0):
+        at = rng.randrange(len(pieces))
+        pieces[at] = f"{rng.choice(fillers_of(shown))} {pieces[at]}"
+    sentences = []
+    while pieces:
+        n = rng.randint(2, 4)
+        sentence, pieces = ", ".join(pieces[:n]), pieces[n:]
+        sentences.append(f"{sentence[0].upper()}{sentence[1:]}.")
+    return " ".join(sentences)
+
+
+def _fragments(rng: random.Random, text: str, names: bool) -> list[str]:
+    """Cut a text into fragments, drop some, and return the others in reverse order.
+
+    Args:
+        names: whether words with a capital letter inside a sentence are left out.
+    """
+    clauses = _clauses(text, names)
+    total = sum(map(len, clauses))
+    left = max(_LINKED, int(_LINKED_SHARE * total))
+    found: list[list[str]] = []
+    for words in clauses:
+        while words:
+            longer = left > 0 and rng.random() < 2 * left / max(1, total)
+            n = min(rng.randint(2, 3) if longer else 1, left + 1, len(words))
+            found.append(words[:n])
+            words, left, total = words[n:], left - (n - 1), total - n
+    telling = [words for words in found if len(words) > 1 or len(words[0]) >= _KEYWORD or words[0].isupper()] or found
+    wanted = len(telling) if len(telling) <= _ALL else min(_MOST, round(0.75 * len(telling)))
+    return [" ".join(telling[i]) for i in sorted(rng.sample(range(len(telling)), wanted), reverse=True)]
+
+
+def _clauses(text: str, names: bool) -> list[list[str]]:
+    """Return the words of each clause of a text, without numbers and, where `names`, without what may be a name."""
+    clauses = []
+    for sentence in sentences_of(text):
+        words: list[str] = []
+        for i, part in enumerate(sentence.split()):
+            word = _plain_word(part)
+            large = word[:1].isupper() and not (word.isupper() and len(word) > 1)
+            if word and not (names and i and large):
+                words.append(word[0].lower() + word[1:] if names and large else word)
+            if part[-1] in ",;:.!?)":
+                clauses.append(words)
+                words = []
+        clauses.append(words)
+    return [words for words in clauses if words]
+
+
+def _plain_word(word: str) -> str:
+    """Return a word without the punctuation around it; "" for a number."""
+    match = _WORD.search(word)
+    return match[0] if match and not any(c.isdigit() for c in word) else ""
+
+
+def _writes_nouns_large(texts: Sequence[str]) -> bool:
+    """Return whether many words inside sentences have a capital letter, as in German."""
+    inside = [w for text in texts for s in sentences_of(text) for w in _WORD.findall(s)[1:] if not w.isupper()]
+    return bool(sum(w[0].isupper() for w in inside) > _NOUNS * len(inside) > 0)
+
+
+def fillers_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return short words that several texts have, or else their short words: fillers in their own language."""
+    own = [{w for w in _WORD.findall(text) if len(w) <= _MOST_LETTERS and w.islower()} for text in texts]
+    counts = Counter(word for words in own for word in words)
+    shared = sorted(word for word, n in counts.items() if n > 1)
+    return tuple(shared if len(shared) > 2 else sorted(counts)) or _FILLERS
+
+
+def looks_english(text: str) -> bool:
+    """Return whether a text has frequent short words of English."""
+    return len(_ENGLISH.findall(text)) > 0.04 * len(text.split())
+
+
+_ENGLISH = re.compile(r"(?i)\b(?:the|and|of|with|was|is|has|for|to|my|she|not|this)\b")
+
+
+def with_fillers(rng: random.Random, text: str, span: str = "", fillers: Sequence[str] = _FILLERS) -> str:
     """Insert a filler between every few words of a longer text, outside `span`, so that no long copy stays."""
     before, match, after = text.partition(span) if span else (text, "", "")
     if match:
-        return f"{with_fillers(rng, before)}{match}{with_fillers(rng, after)}"
+        parts = (with_fillers(rng, part, "", fillers) for part in (before, after))
+        return match.join(parts)
     words = re.findall(r"\S+\s*", text)
     if len(words) <= 6:
         return text
     filled, left = "", rng.randint(2, 5)
     for word in words:
         if not left:
-            filled, left = f"{filled}{rng.choice(_FILLERS)} ", rng.randint(3, 5)
+            filled, left = f"{filled}{rng.choice(fillers)} ", rng.randint(3, 5)
         filled, left = filled + word, left - 1
     return re.match(r"\s*", text)[0] + filled  # type: ignore[index]
 

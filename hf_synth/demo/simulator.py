@@ -3,10 +3,10 @@
 For the grades of esophagitis it plans facts and writes notes in its own style. About 30% of its labels are wrong: a
 planned fact is left out, only considered, or contradicted, most often in borderline cases, while the label returned is
 the one of the prompt, as with a real LLM. A share of the sentences can be copied from the exemplars of the prompt
-(`Faults.copying`), so that a note tells what it was written from. For any other task all of them are: the simulator
-recombines the exemplars. Where such a task has one text and one label, their sentences are said in other words
-(`rewording.reword`), and about 20% of the labels are wrong: the text is made from exemplars of another label. The
-answer depends on the messages and a seed alone.
+(`Faults.copying`), so that a note tells what it was written from. For any other task the simulator recombines the
+exemplars. Where such a task has one text, a note is keywords of theirs in another order (`rewording.in_fragments`), in
+their language; where it has one label, about 20% of the labels are wrong: the text is made from exemplars of another
+label. The answer depends on the messages and a seed alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hf_synth.demo import simulator_language as say
 from hf_synth.demo.clinic import Facts, grade_of
 from hf_synth.demo.clinic_facts import SWALLOWING
 from hf_synth.demo.definitions import grades_of, meanings_of, note_of, opinion_of
-from hf_synth.demo.rewording import reword, sentences_of, with_fillers
+from hf_synth.demo.rewording import fillers_of, in_fragments, looks_english, reword, sentences_of, with_fillers
 from hf_synth.generation.fact_judge import ASKS
 from hf_synth.generation.prompts import STATES
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 MODEL = "simulator"
 _WRONG = 0.2  # share of wrong labels of a task without grades
 _LEFT_OUT = 0.2  # share of the facts asked for that a note does not state
-_CHANGED = 0.2  # share of words that another wording must replace
 _STATED = {"admitted": say.ADMITTED, "tube": say.TUBE, "fluids": say.FLUIDS, "changed": say.SOFT,
            "supplements": say.SUPPLEMENT, "felt": say.MILD, "finding": say.FINDING}  # fmt: skip
 
@@ -269,7 +268,7 @@ def true_label(text: str) -> int:
 
 
 def _reworded(rng: random.Random, question: _Question, label: str, slips: float) -> dict[str, Any]:
-    """Write a text in other words from the sentences of one or two exemplars of a label, or by error of another one."""
+    """Write a text in other words from fragments of one or two exemplars of a label, or by error of another one."""
     column, target = question.columns
     own = [e for e in question.exemplars if e.get(target) == label]
     others = [e for e in question.exemplars if e.get(target) not in (label, None, "")]
@@ -277,16 +276,12 @@ def _reworded(rng: random.Random, question: _Question, label: str, slips: float)
     sources = (others if others and (wrong or not own) else own) or question.exemplars
     main = rng.choice(sources)
     second = rng.choice([e for e in sources if e.get(target) == main.get(target)])
-    pieces = sentences_of(main.get(column, ""))
-    more = [s for s in sentences_of(second.get(column, "")) if s not in pieces]
-    if len(pieces) > 2 and rng.random() < 0.5:
-        pieces.pop(rng.randrange(len(pieces)))
-    if more and rng.random() < 0.6:
-        pieces.insert(rng.choice((0, len(pieces))), rng.choice(more))
-    text, share = reword(rng, " ".join(pieces))
-    if share < _CHANGED:  # nearly a copy
-        text = with_fillers(rng, text)
-    return {column: text, target: label}
+    texts = dict.fromkeys(reword(rng, e.get(column, "")) for e in ([main] if second == main else [main, second]))
+    return {column: in_fragments(rng, list(texts), _texts_of(question, column)), target: label}
+
+
+def _texts_of(question: _Question, column: str) -> list[str]:
+    return [str(e.get(column) or "") for e in question.exemplars]
 
 
 def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str, Any]:
@@ -326,11 +321,15 @@ def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str
         joined = any(s in kept for s in sentences_of(other.get(mixed, "")))
         entry[target] = _target_text(rng, wanted, str(other.get(target, "")) * joined, kept, extract)
     span = str(entry[target]) if extract else ""  # must stay a span of the text
+    if question.sets and len(columns) == 1:
+        entry[mixed] = in_fragments(rng, [" ".join(kept)], _texts_of(question, mixed))
+        return entry
     for column in columns:
-        entry[column] = with_fillers(rng, entry[column], span)
-    entry[mixed] = f"{rng.choice(_LEADS)} {entry[mixed]}".strip()
+        entry[column] = with_fillers(rng, entry[column], span, fillers_of(_texts_of(question, column)))
+    lead = rng.choice(_LEADS)
+    entry[mixed] = f"{lead} {entry[mixed]}".strip() if looks_english(entry[mixed]) else entry[mixed]
     if not label and not question.sets and not extract and not choice:
-        entry[target] = with_fillers(rng, entry[target])
+        entry[target] = with_fillers(rng, entry[target], "", fillers_of(_texts_of(question, target)))
     return entry
 
 

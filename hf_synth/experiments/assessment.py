@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.annotations import annotations_of
+from hf_synth.correction.annotations import annotations_of, with_task_codes
 from hf_synth.correction.audited import rekey
 from hf_synth.correction.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds, part_of_rows
 from hf_synth.correction.fitting import audited_figures
-from hf_synth.correction.lineage import lineage_of
+from hf_synth.correction.lineage import fold_groups, lineage_of
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.gold.adoption import adopt
 from hf_synth.models.linear import linear_learner, text_features
-from hf_synth.task.labels import Floats, Ints, audited_labels, check_columns, groups_of, label_indices, texts_of
+from hf_synth.task.labels import Floats, Ints, audited_labels, check_columns, id_places, label_indices, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def assess(
 
 def _pilot_rows(task: Task, synthetic: Dataset) -> Dataset:
     ours = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)
-    rows = synthetic if ours else adopt(task, synthetic)
+    rows = with_task_codes(task, synthetic) if ours else adopt(task, synthetic)
     rows = rows.select([i for i, status in enumerate(rows["label_status"]) if status != "rejected"])
     if len(rows) < MIN_PILOT:
         raise ColumnError(f"{len(rows)} good pilot rows are too few for an assessment: give {MIN_PILOT} or more")
@@ -196,17 +196,14 @@ def _pilot_rows(task: Task, synthetic: Dataset) -> Dataset:
 def _label_rows(
     task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str, int | str] | None, seed: int
 ) -> Rows:
-    place = {} if rows is None else {id: i for i, id in enumerate(rows["id"])}
-    missing = [id for id in audited or () if id not in place]
-    if missing:
-        raise ColumnError(f"{len(missing)} audited ids are not among the pilot rows; give ids of their column 'id'")
+    place = id_places([] if rows is None else rows["id"][:], audited or (), "the pilot rows")
     checked = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     meant = np.zeros(0, np.int64) if rows is None else label_indices(task, rows, "llm_label")
     lineage = None if rows is None else lineage_of(task, gold, rows, seed=seed)
     return Rows(
         meant,
         label_indices(task, gold),
-        groups_of(gold),
+        fold_groups(task, gold),
         len(task.labels),
         rekey(audited or {}, checked, place),
         annotations=None if rows is None else annotations_of(task, gold, rows),

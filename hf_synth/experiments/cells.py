@@ -22,7 +22,6 @@ import numpy as np
 from hf_synth.correction.audited import select_audited
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.correction import correct_with_policy
-from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.baselines import frequency_baseline, zero_shot_baseline
 from hf_synth.evaluation.evaluation import Scores, evaluate, predict, score, truth
@@ -39,7 +38,17 @@ from hf_synth.experiments.cell_figures import (
     versions,
     write_cell,
 )
-from hf_synth.experiments.grid import BASELINES, FREQUENCY, LINEAR, ZERO_SHOT, Cell, Job, Study, key_of
+from hf_synth.experiments.grid import (
+    BASELINES,
+    FREQUENCY,
+    LINEAR,
+    ZERO_SHOT,
+    Cell,
+    Job,
+    Study,
+    correction_options,
+    key_of,
+)
 from hf_synth.experiments.opinions import AnyJudge, ask, read_opinions, usage_of
 from hf_synth.generation.generation import check_some
 from hf_synth.gold.adoption import adopt, read_dataset
@@ -229,9 +238,8 @@ def _correct_rows(study: Study, job: Job) -> None:
         how: dict[str, Any] = {"work_dir": work / f"folds-{job.key}", "cache_dir": work, "seed": cell.seed}
         fit = trainer_fit(study.task, base_model=cell.corrector, args=study.args, **how)
     audited = select_audited(study.audited, rows["id"])
-    corrected, policy = correct_with_policy(
-        study.task, rows, fit, gold=own, options=CorrectionOptions(cell.labels, audited=audited or None, seed=cell.seed)
-    )
+    options = correction_options(cell.labels, audited=audited or None, seed=cell.seed)
+    corrected, policy = correct_with_policy(study.task, rows, fit, gold=own, options=options)
     facts: dict[str, Any] = {
         "policy": policy.to_json(),
         "gold_rows": len(own),

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from hf_synth.correction.choice import PROMISED_LOSS
 from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.demographics import UNKNOWN
-from hf_synth.experiments.grid import MIXTURES
+from hf_synth.experiments.grid import AUTO, AUTO_MACRO_F1, MIXTURES
 from hf_synth.experiments.groups import Group, Row, grouped, interval_text, mean_of, naming, short_name, with_interval
-from hf_synth.experiments.names import metric_name, sized_name
+from hf_synth.experiments.names import labels_name, metric_name, sized_name
 from hf_synth.reports.page import Section, Table, matrix_table
 from hf_synth.reports.plots import Bin, bar_plot, matrix_plot, reliability_plot
 from hf_synth.task.columns import REASONS
@@ -66,7 +67,7 @@ def noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None:
     corrected = _corrections(rows)
     if not corrected or len(task.labels) > _MAX_LABELS:
         return None
-    chosen = [r for r in corrected if r["labels"] == "auto"]
+    chosen = next(filter(None, ([r for r in corrected if r["labels"] == a] for a in (AUTO, AUTO_MACRO_F1))), [])
     before = [noise for r in chosen or corrected if (noise := json.loads(r["noise"]))]
     after = [json.loads(r["noise_after"]) for r in chosen if r["noise_after"] != "[]"]
     plots, tables = [], []
@@ -176,7 +177,7 @@ def policy_section(rows: Sequence[Row]) -> Section | None:
     name = naming(corrected)
     by_arm: dict[tuple[int, str], dict[str, Row]] = defaultdict(dict)
     for row in corrected:
-        by_arm[row["gold_size"], name({**row, "arm": row["labels"]})][row["corrected_key"]] = row
+        by_arm[row["gold_size"], name({**row, "arm": labels_name(row["labels"])})][row["corrected_key"]] = row
     lines, warnings = [], Counter[str]()
     columns = {
         "corrector_accuracy_on_held_out_gold": "corrector accuracy on held-out gold",
@@ -197,7 +198,25 @@ def policy_section(rows: Sequence[Row]) -> Section | None:
     head = ["labels by", "gold", "policy (runs)", "kept", "relabelled", "dropped", *columns.values()]
     text = "Means over runs. Only audited figures compare labels with those of a person."
     listed = "\n".join(f"- {w} ({n} runs)" for w, n in warnings.most_common(5))
-    return Section("What correction did", f"{text}\n\n{listed}" if listed else text, tables=[Table(head, lines)])
+    tables = [Table(head, lines), *_promise_table(by_arm)]
+    return Section("What correction did", f"{text}\n\n{listed}" if listed else text, tables=tables)
+
+
+def _promise_table(by_arm: Mapping[tuple[int, str], Mapping[str, Row]]) -> list[Table]:
+    """Show what `auto` promised, in which metric; nothing where no arm is chosen by it."""
+    lines: list[list[object]] = []
+    for (size, labels), by_key in sorted(by_arm.items()):
+        policies = [json.loads(r["policy_figures"]) for r in by_key.values()]
+        measured = [f["auto_measured"] for f in policies if "auto_measured" in f]
+        if not measured:
+            continue
+        metric = next((f["auto_metric"] for f in policies if "auto_metric" in f), "accuracy")
+        losses = [f[name] for f in policies for name in PROMISED_LOSS.values() if name in f]
+        points = f"{100 * np.mean(losses):.1f}" if losses else ""
+        lines.append([labels, f"{size:,}", metric_name(metric), points, len(losses), len(measured) - len(losses)])
+    caption = "What auto promised, with probability 90% for each run: the score is not further below gold only than X"
+    head = ["labels by", "gold", "metric", "X in points, mean", "runs", "runs without a promise"]
+    return [Table(head, lines, caption=caption)] if lines else []
 
 
 def _mean_figure(figures: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -265,7 +284,7 @@ def flip_section(rows: Sequence[Row]) -> Section | None:
     for row in _corrections(rows):
         for one in json.loads(row.get("flips", "[]")):
             if one["name"] != UNKNOWN:
-                by_subgroup[row["labels"], one["attribute"], one["name"]].append(one)
+                by_subgroup[labels_name(row["labels"]), one["attribute"], one["name"]].append(one)
     lines = [
         [*names, sum(run["n"] for run in runs), *(f"{np.mean([run['values'][w] for run in runs]):.3f}" for w in _FLIPS)]
         for names, runs in sorted(by_subgroup.items())

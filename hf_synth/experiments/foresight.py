@@ -11,11 +11,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction.correction import check_correction
-from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.experiments import leakage
 from hf_synth.experiments.cells import Maker, failure, gold_of, held_out, hold_back, own_gold, share_of
-from hf_synth.experiments.grid import BASELINES, LINEAR, LLM_JUDGE, RAW, Cell, Job, Study
+from hf_synth.experiments.grid import BASELINES, LINEAR, LLM_JUDGE, RAW, Cell, Job, Study, correction_options
 from hf_synth.gold.adoption import adopt
 from hf_synth.models.readiness import check_base_model
 from hf_synth.models.record import model_facts
@@ -47,7 +46,7 @@ def foresee_failures(study: Study, jobs: Sequence[Job], makers: Mapping[str, Mak
         if study.validation:
             hold_back(study.task, own, study.validation, seed=cell.seed)
         if cell.labels not in ("", RAW, LLM_JUDGE):
-            check_correction(study.task, _no_fit, gold=own, options=CorrectionOptions(cell.labels))
+            check_correction(study.task, _no_fit, gold=own, options=correction_options(cell.labels))
         if cell.generator in study.pools:
             if cell.generator not in pools:
                 pools[cell.generator] = _rows_of(study, cell, makers[cell.generator])

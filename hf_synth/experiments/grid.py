@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.correction.augmentation import STRATEGIES
-from hf_synth.correction.methods import DESCRIBED
+from hf_synth.correction.methods import DESCRIBED, CorrectionOptions
 from hf_synth.correction.policy import MEASURED, METHODS
 from hf_synth.errors import TaskError
 from hf_synth.task.task import Task
@@ -30,8 +30,9 @@ MIXTURES = STRATEGIES[1:]  # of gold and synthetic rows
 FREQUENCY, ZERO_SHOT = BASELINES = ("frequency", "zero-shot")  # arms without training (baselines.py)
 ALONE = (STRATEGIES[0], *BASELINES)  # arms without synthetic rows
 LLM_JUDGE = "llm_judge"  # labels by an LLM judge, combined with the generator's
-_LABELS = (RAW, "auto", *(name for name in DESCRIBED if name != "none"), LLM_JUDGE)  # "none" is "raw"
-_OF_ANY_GOLD = (RAW, "auto", *(m for m in METHODS if m not in ("none", "gold_only", *MEASURED)))
+AUTO, AUTO_MACRO_F1 = "auto", "auto_macro_f1"  # the method that `auto` chooses by accuracy, and by macro-F1
+_LABELS = (RAW, AUTO, AUTO_MACRO_F1, *(name for name in DESCRIBED if name != "none"), LLM_JUDGE)  # "none" is "raw"
+_OF_ANY_GOLD = (RAW, AUTO, *(m for m in METHODS if m not in ("none", "gold_only", *MEASURED)))
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class Cell:
         base_model: "linear", or folder or repo id of an encoder; the judge's name for "zero-shot", "" for "frequency".
         gold_size: its own gold rows, for generator, corrector and training; 0 for "zero-shot".
         strategy: of `augment`: "gold", "synthetic", "replace" or "augment"; or one of BASELINES.
-        labels: "raw", "auto" or a method of correction; "" for gold alone and baselines.
+        labels: "raw", "auto", "auto_macro_f1" (`auto` by macro-F1) or a method of correction; "" for gold alone and
+            baselines.
         ratio: synthetic rows for each gold row, before correction; 0 for gold alone.
         generator: name of the generator of the synthetic rows.
         corrector: base model of the corrector, or the judge's name; "" without correction.
@@ -281,6 +283,13 @@ class Job:
     key: str
     rows: int = 0
     judged: str = ""
+
+
+def correction_options(labels: str, **options: Any) -> CorrectionOptions:
+    """Return how the labels of an arm are corrected: its method, with the metric that `auto` chooses by."""
+    if labels == AUTO_MACRO_F1:
+        return CorrectionOptions(AUTO, auto_metric="macro_f1", **options)
+    return CorrectionOptions(labels, **options)
 
 
 def key_of(*parts: Any) -> str:

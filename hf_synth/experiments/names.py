@@ -9,6 +9,7 @@ _METRICS = {
     "patient_macro_f1": "macro-F1 of patients", "rougeL": "ROUGE-L", "auroc": "AUROC", "auprc": "AUPRC",
     "ece": "calibration error", "exact_match": "exact match",
 }  # fmt: skip
+_LABELS = {"raw": "uncorrected", "auto_macro_f1": "auto by macro-F1"}
 _OF_A_RUN = re.compile(r"gold_(\d+)(?:_plus_(raw|corrected))?|synthetic_(raw|corrected)")
 _ALONE = {"gold": "gold alone", "frequency": "most frequent label", "zero-shot": "zero-shot"}
 _MIXES = {
@@ -36,8 +37,13 @@ def mix_name(arm: str) -> str:
     strategy, _, labels = arm.partition(" ")
     if arm in _ALONE or strategy not in _MIXES or not labels:
         return _ALONE.get(arm, arm)
-    made = "uncorrected" if labels == "raw" else f"corrected ({labels.replace('_', ' ')})"
+    made = labels_name(labels) if labels == "raw" else f"corrected ({labels_name(labels)})"
     return _MIXES[strategy].format(made)
+
+
+def labels_name(labels: str) -> str:
+    """Return the name of the labels of an arm: "auto by macro-F1" for "auto_macro_f1"."""
+    return _LABELS.get(labels, labels.replace("_", " "))
 
 
 def sized_name(gold: int, mix: str) -> str:

@@ -96,7 +96,8 @@ def check_kind(task: Task, cells: Sequence[grids.Cell]) -> None:
         TaskError: one does not.
     """
     about = f"task {task.full_name!r} is {task.kind}"
-    methods = (grids.RAW, "auto", *(name for name in methods_of(task.kind) if name != "none"))
+    methods = (grids.RAW, grids.AUTO, *(name for name in methods_of(task.kind) if name != "none"))
+    methods += (grids.AUTO_MACRO_F1,) if task.kind == "single_label" else ()
     methods += () if task.kind == "text2text" else (grids.LLM_JUDGE,)
     for cell in cells:
         if cell.strategy in grids.MIXTURES and cell.labels not in methods:

@@ -21,21 +21,29 @@ from hf_synth.task.task import TABLES, Task
 _ROWS = 5_000  # of a table that are looked at
 _MOST_LABELS, _LONGEST_LABEL = 20, 40  # of a column that may be the label
 _LABEL = re.compile(
-    r"label|class|categor|target|outcome|grade|urgen|triage|severity|diagnos|status|gold|score|klasse|kategorie|dringl",
+    r"label|class|categor|target|outcome|grade|urgen|triage|severity|diagnos|status|gold|score|klasse|kategorie|dringl|"
+    r"etiqueta|étiquette|clase\b|gravedad|gravité",
     re.IGNORECASE,
 )
-_PATIENT = re.compile(  # "Pat.-ID", "PatNr", "Versichertennummer"
-    r"patient|subject|person|mrn|versicherte|"
-    r"(?<![a-z])(?:pat(?:[ ._-]*(?:id|nr|no|num|nummer|number))?|pid|piz)(?![a-z])",
+_PATIENT = re.compile(  # "Pat.-ID", "PatNr", "Versichertennummer", "NHC", "IPP"
+    r"patient|subject|person|mrn|versicherte|paciente|paziente|historia[ ._-]*cl[ií]nica|prontu[aá]rio|"
+    r"(?<![a-z])(?:pat(?:[ ._-]*(?:id|nr|no|num|nummer|number))?|pid|piz|nhc|ipp)(?![a-z])",
     re.IGNORECASE,
 )
 _CASE = re.compile(  # a stay of a patient, who may have several
-    r"hadm|admission|case|encounter|(?:(?<![a-z])fall|aufnahme)[ ._-]*(?:id|nr|no|num|nummer)(?![a-z])", re.IGNORECASE
+    r"hadm|admission|case|encounter|(?:(?<![a-z])fall|aufnahme)[ ._-]*(?:id|nr|no|num|nummer)(?![a-z])|"
+    r"episodio|épisode|séjour|ricovero",
+    re.IGNORECASE,
 )
-_TEXT = re.compile(r"text|note|message|report|body|narrative|summary|befund|bericht|nachricht|content", re.IGNORECASE)
+_TEXT = re.compile(
+    r"text|note|message|report|body|narrative|summary|befund|bericht|nachricht|content|\bnota|mensaje|informe|"
+    r"compte[ -]rendu|referto",
+    re.IGNORECASE,
+)
 _LESS = re.compile(r"status|score|outcome|gold|diagnos|target", re.IGNORECASE)  # of _LABEL: may well be something else
 _ABOUT = re.compile(  # columns that describe a row or its patient
-    r"sex|gender|\bage\b|race|ethnic|site|ward|clinic|author|depart|provider|language|date|time|year|geschlecht|alter|datum",
+    r"sex|gender|\bage\b|race|ethnic|site|ward|clinic|author|depart|provider|language|date|time|year|geschlecht|alter|datum|"
+    r"sexo\b|sexe\b|edad\b|\bâge\b|fecha|m[eé]dico|m[eé]decin|servicio|data\b",
     re.IGNORECASE,
 )
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([t ].*)?|\d\d?[./-]\d\d?[./-]\d{2,4}", re.IGNORECASE)

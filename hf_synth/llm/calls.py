@@ -23,7 +23,7 @@ from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
-from hf_synth.llm.commits import LAST_ANSWERS, Commits, await_last, current_task
+from hf_synth.llm.commits import LAST_ANSWERS, Commits, await_last, close_at_exit, current_task
 from hf_synth.llm.identity import Server
 from hf_synth.llm.journal import Entry, Journal, mark_unanswered
 from hf_synth.llm.leases import Leases
@@ -103,13 +103,13 @@ class Run:
         self._commits = Commits(journal)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sent: set[asyncio.Task[Any]] = set()  # those whose request is at the endpoint
-        self._spare = False  # whether these are waited for when the run ends
-        self._patience = timeout  # after an error of the endpoint each has the time that it had anyway
+        self._spare, self._patience = False, timeout  # whether and how long they are awaited when the run ends
         self._room, self._open = threading.Condition(), 0  # questions in flight, and as many ready behind them
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="hf_synth-llm")
         self._thread.start()
         self._ready.wait()
+        close_at_exit(self)
 
     # --- in the caller's thread ---------------------------------------------------------------------------------
 
@@ -196,19 +196,21 @@ class Run:
 
     def halt(self) -> None:
         """Send nothing more: the next outcome is an error. `close` waits for what is under way."""
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._halt)
+        self._call(self._halt)
 
     def close(self) -> None:
         """Stop: nothing more is sent, and answers that come in time go to the journal. Ctrl-C drops the rest."""
-        self._loop.call_soon_threadsafe(self._closing.set)
+        self._call(self._closing.set)
         try:
             self._thread.join()
         except BaseException:
-            with suppress(RuntimeError):  # the loop has ended by itself
-                self._loop.call_soon_threadsafe(self._cancel)
+            self._call(self._cancel)
             self._thread.join(_DROPPED)
             raise
+
+    def _call(self, what: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(what)
 
     # --- in the loop --------------------------------------------------------------------------------------------
 
@@ -218,8 +220,7 @@ class Run:
         self._ready.set()
         await self._closing.wait()
         self._halt()
-        if self._spare:
-            await await_last(self._tasks & self._sent, self._patience)
+        await await_last(self._tasks & self._sent if self._spare else set(), self._patience)
         self._cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._commits.close()
@@ -375,9 +376,8 @@ class Run:
 
     async def _attempt(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Ask once at the pace; with `hedge` a second time when the answer is slow."""
-        usual = self._pace.usual if self._hedge else None
         first = self._ask_once(key, messages, schema)
-        if usual is None:
+        if (usual := self._pace.usual if self._hedge else None) is None:
             return await first
         tasks = {asyncio.ensure_future(first)}
         self._sent.add(whole := current_task())  # which waits for them

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - see below
 import logging
+import threading
+import weakref
 from collections.abc import Sequence, Set
-from typing import Any
+from typing import Any, Protocol
 
 from hf_synth.llm.journal import Entry, Journal
 
 _LOG = logging.getLogger(__name__)
 LAST_ANSWERS = 25.0  # seconds for answers under way when a run is stopped; schedulers kill 30 s after SIGTERM
 _AT_ONCE = 0.1  # seconds for what ends by itself
+
+
+class Closable(Protocol):
+    """Something that ends in order."""
+
+    def close(self) -> None:
+        """End."""
+
+
+_OPEN: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+
+def close_at_exit(one: Closable) -> None:
+    """Close something that is still open when this process ends, before its threads do."""
+    _OPEN.add(one)
+
+
+def _close_all() -> None:
+    for one in list(_OPEN):
+        one.close()
+
+
+# `atexit` would be too late: no thread may start any more then. What is registered last is called first: the import of
+# concurrent.futures.thread registers the end of its threads, which a commit needs.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
 class Commits:

@@ -69,7 +69,8 @@ class Reach(NamedTuple):
         pieces: (N,) whether the row contains many pieces of one group, though they are not most of it.
         group: (N,) number (`Index.groups`) of the group that `letters` counts; -1 for none.
         same: (N,) whether the row, or a text in it, has the words of a text of gold. Short texts that three groups
-            share do not count; in longer ones the order of the words does not.
+            share do not count; in longer ones the order of the words does not, and neither do numbers, unless three
+            groups have notes of this form with different numbers.
         alike: (N,) whether a text of the row is nearly a short text of gold, or lies in one of gold.
         linked: (N,) number of words that are linked to one row of gold (`skip_grams`).
         linked_share: (N,) their share of the words that could be.
@@ -123,7 +124,8 @@ class Index:
     Args:
         groups: number of each group.
         copies: (C,) hashes of whole texts, ascending.
-        shared: (S,) those that three groups share, ascending.
+        shared: (S,) those that three groups share, ascending. Hashes without numbers count where the texts differ in
+            their numbers: they are reports of one form.
         words: windows of words.
         letters: windows of letters.
         short: short texts.
@@ -158,8 +160,6 @@ class Index:
             numbers = np.array([groups.setdefault(group, len(groups)) for group, _ in chunk], np.int64)[owner]
             units = Units.of(texts)
             keys = _copy_keys(units)
-            copies += keys
-            owners += [numbers, numbers]
             few = np.flatnonzero(units.lengths() <= LONGEST)
             short.append(Words.of([texts[i] for i in few.tolist()]))
             short_groups.append(numbers[few])
@@ -168,6 +168,8 @@ class Index:
                 if key not in seen:
                     seen.add(key)
                     fresh[i] = True
+            copies += [keys[0], np.where(fresh, keys[1], np.uint64(0))]
+            owners += [numbers, numbers]
             single = fresh[units.word_unit] & ~units.numbers
             plain.append((units.words[single], units.word_unit[single] + np.int32(texts_before)))
             row_of.append(owner + rows_before)
@@ -205,7 +207,10 @@ class Index:
         whole &= lengths >= FEW_WORDS_OF_ROW
         exact, unnumbered = _copy_keys(units)
         whole[whole] = ~_contains(self.shared, exact[whole])
-        same = (_contains(self.copies, exact) & (whole | longer)) | (_contains(self.copies, unnumbered) & longer)
+        form = _contains(self.shared, unnumbered)
+        same = (_contains(self.copies, exact) & (whole | longer)) | (
+            _contains(self.copies, unnumbered) & longer & ~form
+        )
         alike = (words[1] >= MIN_INSIDE_SHARE) & (words[2] >= MIN_INSIDE)
         few = np.flatnonzero(lengths <= LONGEST)
         if len(few):

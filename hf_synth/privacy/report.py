@@ -227,6 +227,18 @@ def _overlap_section(findings: Findings, simulated: str) -> Section:
     return Section("Shared with gold", text, plots, tables, folded=not _nearer(findings))
 
 
+def set_phrase_hint(findings: Findings) -> list[str]:
+    """Return what to do where reports of one form are withheld as copies; [] where no row is withheld as one."""
+    if not any({"copy_of_gold", "copied_span", "near_copy"} & set(flags) for flags in findings.refused.values()):
+        return []
+    over = int(findings.figures.get("held_out_over_limit", 0))
+    also = f"; {over:,} of the sampled rows of held-out gold would be withheld, too" if over else ""
+    return [
+        "wording that three patients or notes of gold share is a set phrase, and no copy: where reports of one form "
+        f"are withheld, gold with three notes of that form mends it{also}"
+    ]
+
+
 def _flags_section(findings: Findings) -> Section:
     """List the flags that were raised, those of most rows first, and the numbers of the rows that are refused."""
     rows = [line for line in _flag_lines(findings) if line[1]]
@@ -237,6 +249,7 @@ def _flags_section(findings: Findings) -> Section:
         "row's flags are in `findings.parquet` beside this page; `hf-synth audit ... --show` prints the words in "
         "question in a terminal."
     )  # fmt: skip
+    text += "".join(f"\n\n{hint[0].upper()}{hint[1:]}." for hint in set_phrase_hint(findings))
     tables = [Table(_FLAG_HEADER, rows, "Flags that were raised", align="lrll")] if rows else []
     return Section("Flags", text, tables=tables)
 

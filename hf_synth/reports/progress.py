@@ -30,6 +30,7 @@ PLAIN = 10.0  # seconds between two plain lines
 _BRIEF = 1.0  # an outermost stage that took less than these seconds leaves no line
 _IDLE = 1.5  # seconds without a stage after which the name of the verb is shown
 _EARLY = 2.0  # seconds after which the time is shown
+_OVERDUE = 0.5  # seconds left below which the time so far is shown: more is done than was expected
 
 
 class Stage:
@@ -135,7 +136,7 @@ class _Line:
         for one in reversed(stages):
             left = one.left(left, now) or left
         parts = [text for text in (self._step, *(one.text for one in stages), library_under_way()) if text]
-        if left is not None:
+        if left is not None and left.seconds >= _OVERDUE:
             parts.append(f"ETA {clock(left.seconds)}")
         elif stages and stages[0].passed(now) >= _EARLY:
             parts.append(clock(stages[0].passed(now)))

@@ -143,7 +143,7 @@ class SampleSheet:
             share, (low, high) = float(wrong.mean()), wilson(int(wrong.sum()), n)
         else:
             share, low, high = design_share(wrong, weights, strata)
-        return Noise(share, low, high, n, int(wrong.sum()), "all labels in the folder")
+        return Noise(share, low, high, n, int(wrong.sum()), _population(self.settings))
 
     @cached_property
     def _used(self) -> tuple[list[tuple[str, str]], Ints, Floats]:
@@ -152,6 +152,11 @@ class SampleSheet:
         names = {name: code for code, name in enumerate(dict.fromkeys(item.stratum for item in used))}
         codes = np.array([names[item.stratum] for item in used], dtype=np.int64)
         return [(item.id, item.label) for item in used], codes, np.array([1 / item.probability for item in used])
+
+
+def _population(settings: Mapping[str, Any]) -> str:
+    """Return what a sample was drawn from, in words."""
+    return "all labels that the audit does not withhold" if "audit" in settings else "all labels in the folder"
 
 
 def shuffled(ids: Iterable[str]) -> list[str]:
@@ -181,7 +186,7 @@ def draw_sheet(task: Task, rows: Dataset, n: int, *, by: Sequence[str] = ("label
     drawn = audit_sample(task, rows, n, by=by, seed=seed)
     designs = {r["id"]: (r[PROBABILITY], r[STRATUM]) for r in drawn.select_columns(["id", PROBABILITY, STRATUM])}
     settings = {"n": n, "by": sorted(by), "seed": seed}
-    return SampleSheet(items_of(task, rows, shuffled(designs), designs), _drawable(rows), settings)
+    return SampleSheet(items_of(task, rows, shuffled(designs), designs), drawable(rows), settings)
 
 
 def sizes_per_label(task: Task, rows: Dataset, each: int) -> int:
@@ -229,11 +234,12 @@ def load_sheet(task: Task, rows: Dataset, file: Path) -> SampleSheet:
         designs = {str(id): (float(p), str(stratum)) for id, _, p, stratum in facts["rows"]}
         marks = [mark for _, mark, *_ in facts["rows"]]
         settings = {name: facts[name] for name in ("n", "by", "seed")}
+        settings |= {"audit": str(facts["audit"])} if "audit" in facts else {}
         of = int(facts["of"])
     except (KeyError, TypeError, ValueError):
         raise unreadable_sheet_error(file) from None
     known = set(rows["id"][:])
-    same = designs.keys() <= known and of == _drawable(rows)
+    same = designs.keys() <= known and of == drawable(rows)
     items = items_of(task, rows, list(designs), designs) if same else {}
     if not same or marks != text_digests(task, items.values()):
         raise OutputError(
@@ -264,7 +270,8 @@ def _names(task: Task, rows: Dataset, column: str) -> list[str]:
     return ["" if v is None else v if isinstance(v, str) else names[v] for v in rows[column][:]]
 
 
-def _drawable(rows: Dataset) -> int:
+def drawable(rows: Dataset) -> int:
+    """Return the number of rows with a text."""
     return sum(status != "rejected" for status in rows["label_status"][:])
 
 

@@ -89,16 +89,27 @@ def judged_mask(task: Task, dataset: Dataset) -> Floats32:
 def _label_index(task: Task, feature: Any) -> Callable[[Any], int]:
     """Return a function from a label, by name or number, to its index; -1 for none of the task's."""
     places = {name: i for i, name in enumerate(task.labels)}
-    typed = label_names(feature) is not None
+    names = label_names(feature)
+    if names is not None:
+        coded = [places.get(name, -1) for name in names]  # the names may stand in another order than the task's
+        return lambda value: coded[value] if isinstance(value, int) and 0 <= value < len(coded) else -1
     numbered = has_numeric_names(task)
 
     def index_of(value: Any) -> int:
-        if numbered and not typed and isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, bool):  # a name such as "True", never a position
+            value = name_of_boolean(task, value)
+        if numbered and isinstance(value, int):
             value = str(value)  # a name
-        index = places.get(value, -1) if isinstance(value, str) and not typed else value
+        index = places.get(value, -1) if isinstance(value, str) else value
         return index if isinstance(index, int) and 0 <= index < len(places) else -1
 
     return index_of
+
+
+def name_of_boolean(task: Task, value: bool) -> str | None:
+    """Return the label whose name is "true" or "false", in any case; None where no label is, or several are."""
+    found = [name for name in task.labels if name.casefold() == str(value).casefold()]
+    return found[0] if len(found) == 1 else None
 
 
 def has_numeric_names(task: Task) -> bool:
@@ -119,13 +130,26 @@ def audited_labels(task: Task, labels: Mapping[int, int | str]) -> dict[int, int
     Raises:
         ColumnError: one is none of the task's.
     """
-    names = {name: i for i, name in enumerate(task.labels)}
-    numbered = has_numeric_names(task)
-    plain = {at: str(label) if numbered and not isinstance(label, str) else label for at, label in labels.items()}
-    indices = {at: names.get(label, -1) if isinstance(label, str) else int(label) for at, label in plain.items()}
-    if not all(0 <= index < len(names) for index in indices.values()):
+    index_of = _label_index(task, None)
+    indices = {at: index_of(_as_whole(label)) for at, label in labels.items()}
+    if -1 in indices.values():
         raise ColumnError(f"an audited label is not one of the task's labels: {', '.join(task.labels)}")
     return indices
+
+
+def label_index(task: Task, feature: Any) -> Callable[[Any], int]:
+    """Return a function from a value of a label column to the label's index; -1 for none of the task's, and for None.
+
+    Values are understood as in `label_indices`, and whole numbers that became floats beside empty cells, too.
+    """
+    index_of = _label_index(task, feature)
+    return lambda value: index_of(_as_whole(value))
+
+
+def _as_whole(value: Any) -> Any:
+    """Return a number without its type of numpy, and a whole number that became a float as an integer."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def label_names(feature: Any) -> list[str] | None:
@@ -305,6 +329,29 @@ def check_columns(task: Task, dataset: Dataset, *more: str, what: str = "the dat
 def row_digests(task: Task, rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Digest each row's text (hex sha256 over the task's text columns); it identifies the row even if ids change."""
     return [hashlib.sha256("\x1f".join(str(row[c]) for c in task.text_columns).encode()).hexdigest() for row in rows]
+
+
+def id_places(ids: Iterable[str], wanted: Iterable[str], what: str) -> dict[str, int]:
+    """Return the position of each row by its id.
+
+    Args:
+        wanted: ids that labels are given for.
+        what: what the rows are, for the message.
+
+    Raises:
+        ColumnError: an id that is wanted is not among the rows, or several rows have it.
+    """
+    place: dict[str, int] = {}
+    repeated: set[str] = set()
+    for i, id in enumerate(ids):
+        if place.setdefault(id, i) != i:
+            repeated.add(id)
+    asked = list(wanted)
+    if missing := sum(id not in place for id in asked):
+        raise ColumnError(f"{missing} audited ids are not among {what}")
+    if several := sum(id in repeated for id in asked):
+        raise ColumnError(f"{several} audited ids stand for several rows of {what}: give each row an id of its own")
+    return place
 
 
 def text_id(task: Task, row: Mapping[str, Any]) -> str:

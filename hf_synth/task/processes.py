@@ -71,8 +71,11 @@ def joined_processes() -> int:
 
 
 def is_chief() -> bool:
-    """Return whether this process prints, writes and removes, of those that train together."""
-    return _value("RANK") in ("", "0")
+    """Return whether this process prints, writes and removes, of those that train together.
+
+    A RANK without a WORLD_SIZE above 1 says nothing: the only process would write no model.
+    """
+    return _value("WORLD_SIZE") in ("", "0", "1") or _value("RANK") in ("", "0")
 
 
 def _in_terminal() -> bool:

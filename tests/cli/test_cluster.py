@@ -15,7 +15,7 @@ from support.tiny import toy_rows
 from support.toy_experiment import TASK, as_synthetic
 
 from hf_synth.cli.cli import main
-from hf_synth.cli.config import words_on_one_machine
+from hf_synth.cli.repeated import alone
 from hf_synth.cluster import work as cluster_work
 from hf_synth.publishing import publishing
 from hf_synth.task import arrow
@@ -103,19 +103,8 @@ def test_the_command_after_a_merge_is_the_one_that_the_shards_were_given(
     assert main(["merge", str(out)]) == 0
     words = [word for word in [*command, "--repo-id", "o/n", "--out", str(out)] if word != "--shard=0/1"]
     assert f"next: {shlex.join(['hf-synth', *words, '--push'])}" in capsys.readouterr().out
-    typed = [
-        "publish",
-        "--engine",
-        "ray",
-        "task",
-        "--workers",
-        "2",
-        "rows",
-        "--address=auto",
-        "--token",
-        "hf_" + 34 * "a",
-    ]
-    assert words_on_one_machine(typed) == ["publish", "task", "rows"]
+    typed = ["publish", "--engine", "ray", "task", "--workers", "2", "rows", "--address=auto"]
+    assert alone(typed) == ["publish", "task", "rows"]
 
 
 def test_a_command_that_is_no_longer_whole_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,3 +118,48 @@ def test_a_command_that_is_no_longer_whole_is_said(work: Path, capsys: pytest.Ca
     assert main(audit_words(work, "--shard", "0/1")) == 0
     file.with_name("words.json").write_text("{")
     assert main(["merge", str(work / "audited")]) == 0
+
+
+def test_a_shard_that_is_started_again_after_the_merge_asks_nothing(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It paid for its answers again where its journal was gone, and left blocks in a folder that may be published."""
+    out = work / "new"
+
+    def shard(journal: str, *more: str) -> str:
+        capsys.readouterr()
+        own = ["--journal", str(work / journal), "--shard", "0/1"]
+        assert main([*command, *own, *more]) == 0
+        return capsys.readouterr().out
+
+    with serving(lambda request, _: Said(entries(request))) as server:
+        command = ["generate", str(work / "gold"), "--llm", "m", "--n", "6", "--base-url", server.url, "--out"]
+        command.append(str(out))
+        assert "next: hf-synth merge" in shard("a.sqlite")
+        asked = len(server.requests)
+        assert main([*command, "--journal", str(work / "b.sqlite")]) == 1
+        assert "has answers of shards, which one process does not read: run the missing" in capsys.readouterr().err
+        assert main([*command, "--dry-run"]) == 0
+        assert len(server.requests) == asked
+        assert main(["merge", str(out), "--journal", str(work / "a.sqlite")]) == 0
+        whole = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+        asked = len(server.requests)
+        assert "nothing to do, since" in shard("b.sqlite")
+        assert len(server.requests) == asked
+        assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == whole
+        assert main(["merge", str(out)]) == 1
+        assert "was merged already, and no shard" in capsys.readouterr().err
+        assert "next: hf-synth merge" in shard("b.sqlite", "--seed", "1"), "another command has blocks of its own"
+        (work / "new" / "train.parquet").touch()
+        assert "next: hf-synth merge" in shard("b.sqlite"), "the output is another one"
+    assert main(audit_words(work, "--shard", "0/1")) == 0
+    assert main(["merge", str(work / "audited")]) == 0
+    capsys.readouterr()
+    assert main(audit_words(work, "--shard", "0/1")) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    labelled = [{**row, "label": 0} for row in as_synthetic(list(toy_rows(20, 4)))]  # the texts are the same
+    write_stage(TASK, as_synthetic(labelled), work / "synthetic", stage="generate")
+    assert main(audit_words(work, "--shard", "0/1")) == 0
+    assert "next: hf-synth merge" in capsys.readouterr().out
+    assert main(["merge", str(work / "audited")]) == 0
+    assert len(list((work / ".hf_synth" / "merged").glob("audited-*"))) == 1

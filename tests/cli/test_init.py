@@ -268,6 +268,11 @@ def test_headers_of_several_words_are_headers(tmp_path: Path) -> None:
     [
         (["Pat.-ID"], "Pat.-ID"),
         (["PatNr"], "PatNr"),
+        (["NHC"], "NHC"),
+        (["N.º de historia clínica"], "N.º de historia clínica"),
+        (["IPP", "séjour"], "IPP"),
+        (["codice paziente"], "codice paziente"),
+        (["recipp"], ""),
         (["Pat. Nr."], "Pat. Nr."),
         (["pat_id"], "pat_id"),
         (["PAT"], "PAT"),

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.tiny import tiny_base
+from support.tiny import tiny_base, toy_rows, toy_task
 
 from hf_synth.cli.cli import VERBS, main
-from hf_synth.cli.many_processes import check_one_process
+from hf_synth.cli.many_processes import check_one_process, silence_other_processes
 from hf_synth.errors import UsageError
 from hf_synth.models.record import model_facts
+from hf_synth.models.training import train
+from hf_synth.task.processes import Started
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
@@ -31,15 +33,33 @@ def test_a_verb_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch, capsy
     assert "2 processes were started" in capsys.readouterr().err
 
 
-def test_the_second_process_prints_no_result(
+def test_the_second_process_prints_no_result_but_that_of_a_shard(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("hf_synth.cli.many_processes.started", Started)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert main(["tasks"]) == 0
     assert capsys.readouterr().out == ""
+    with silence_other_processes(["audit", "--shard=1/2"]):
+        print("shard 1/2: done")
+    assert "done" in capsys.readouterr().out
     monkeypatch.setenv("RANK", "0")
     assert main(["tasks"]) == 0
     assert "clinic" in capsys.readouterr().out
+
+
+def test_a_rank_without_a_world_is_no_rank(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`train` ended without an error, without a word, and without a model."""
+    monkeypatch.setenv("RANK", "1")
+    assert main(["tasks"]) == 0
+    assert "clinic" in capsys.readouterr().out
+    out = train(
+        toy_task(), toy_rows(8), base_model=tiny_base(tmp_path), output_dir=tmp_path / "m", args={"max_steps": 1}
+    )
+    assert (out / "model.safetensors").is_file()
 
 
 LAUNCHERS = [
@@ -106,13 +126,13 @@ def test_what_the_environment_has_is_blank_or_a_number(
 def test_train_with_a_line_of_progress_and_validation_rows_ends(tmp_path: Path) -> None:
     """The first process alone shows progress; a loss that it gathered alone stopped the training or waited for ever."""
     assert main(["gold", "clinic", "--out", str(tmp_path / "gold"), "--quiet"]) == 0
-    train = ["train", str(tmp_path / "gold"), str(tmp_path / "gold"), "--gold", str(tmp_path / "gold")]
-    train += ["--base-model", str(tiny_base(tmp_path)), "--set", "num_train_epochs=2", "--set", "logging_steps=1"]
+    words = ["train", str(tmp_path / "gold"), str(tmp_path / "gold"), "--gold", str(tmp_path / "gold")]
+    words += ["--base-model", str(tiny_base(tmp_path)), "--set", "num_train_epochs=2", "--set", "logging_steps=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "hf_synth.cli"]
     out = tmp_path / "model"
     done = subprocess.run(
-        [*launch, *train, "--out", str(out)], env=environment, capture_output=True, text=True, timeout=400, check=False
+        [*launch, *words, "--out", str(out)], env=environment, capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr[-2_000:]
     assert "loss" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 from collections.abc import Callable
@@ -89,6 +90,54 @@ def test_the_table_goes_through_correct_audited(desk: Desk) -> None:
     assert all(TASK.labels[row["label"]] == truth[row["id"]] for row in audited)
     assert [row["label_status"] for row in rows if row["reason"] == "unusable"] == ["dropped"]
     assert done["figures"]["audited_strata"] == 3
+
+
+def write_audit(folder: Path, notes: Path, refused: list[bool]) -> None:
+    folder.mkdir()
+    (folder / "audit.json").write_text(json.dumps({"synthetic": str(notes)}))
+    ids = read_dataset(notes)["id"][:]
+    Dataset.from_dict({"id": ids, "audit_refused": refused}).to_parquet(folder / "findings.parquet")
+
+
+def test_an_audit_leaves_out_what_it_withholds(desk: Desk) -> None:
+    truth = write_folder(desk.tmp / "syn", 30)
+    ids = [*truth]
+    write_audit(desk.tmp / "audit", desk.tmp / "syn", [i < 20 for i in range(30)])
+    left = set(ids[20:])
+    code, _, said = desk.run("sample", desk.tmp / "syn", desk.tmp / "syn", "--n", 30, "--out", desk.tmp / "all.csv")
+    assert code == 0, said
+    assert f"20 of them may not leave by the audit in {desk.tmp / 'audit'}" in said
+    options = ("--audit", desk.tmp / "audit")
+    words = ("sample", desk.tmp / "syn", desk.tmp / "syn", "--n", 6, "--out", desk.tmp / "few.csv", *options)
+    code, _, said = desk.run(*words)
+    assert code == 0, said
+    assert "may not leave" not in said
+    drawn = {line.split(",")[0].strip('"') for line in (desk.tmp / "few.csv").read_text().splitlines()[1:]}
+    assert drawn
+    assert drawn <= left
+    code, _, said = desk.review("syn", "--n", 6, *options, play=answering(truth))
+    assert code == 0, said
+    assert "of all labels that the audit does not withhold" in said
+    assert {item for review in desk.served for item in review.session.sheet.items} <= left
+    assert desk.review("syn", *options, play=answering(truth))[0] == 0, "it goes on"
+    write_audit(desk.tmp / "later", desk.tmp / "syn", [True] * 30)
+    assert "without the audit in" in desk.review("syn", "--audit", desk.tmp / "later")[2]
+    assert "withholds every note" in desk.run(*words[:-1], desk.tmp / "later")[2]
+    assert "holds no findings" in desk.run(*words[:-1], desk.tmp / "gone")[2]
+
+
+def test_a_sample_is_filled_in_with_what_people_decided(desk: Desk) -> None:
+    truth = write_folder(desk.tmp / "syn", 20)
+    assert desk.review("syn", "--n", 20, play=answering(truth, most=8, reject=1))[0] == 0
+    code, facts, said = desk.run("sample", desk.tmp / "syn", desk.tmp / "syn", "--n", 20, "--out", desk.tmp / "s.csv")
+    assert code == 0, said
+    assert facts["known"] == 8
+    assert "8 of them have been decided on before" in said
+    rows = list(csv.DictReader((desk.tmp / "s.csv").read_text("utf-8-sig").splitlines()))
+    assert sum(row["decision"] == "reject" and not row["label"] for row in rows) == 1
+    filled = {row["id"]: row["label"] for row in rows if row["label"]}
+    assert len(filled) == 7
+    assert all(truth[id] == label for id, label in filled.items())
 
 
 def test_the_table_goes_through_correct_error(desk: Desk) -> None:

@@ -17,7 +17,7 @@ from support.toy_experiment import TASK, as_synthetic
 
 import hf_synth
 from hf_synth import LLM, cluster
-from hf_synth.cluster.spread import Exporting
+from hf_synth.cluster.spread import Correcting, Exporting
 from hf_synth.cluster.stages import generation_work, label_work, opinion_work
 from hf_synth.correction.judging import LLMJudge, label_notes
 from hf_synth.correction.methods import CorrectionOptions
@@ -39,8 +39,9 @@ TWINS: list[tuple[Any, Any]] = [
 def test_a_twin_takes_what_its_local_twin_takes(spread: Any, local: Any) -> None:
     own, theirs = inspect.signature(spread).parameters, inspect.signature(local).parameters
     assert set(own) - set(theirs) <= {"folder", "engine", "sampling"}
-    assert set(theirs) <= set(own)
-    for name in set(theirs) - {"sampling"}:
+    more = set(Correcting.__annotations__) if spread is cluster.correct else set()
+    assert set(theirs) <= set(own) | more
+    for name in set(theirs) - {"sampling"} - more:
         assert own[name].default == theirs[name].default, name
     assert set(cluster.Machines.__annotations__) == {"engine", "address", "shards", "gpus"}
 

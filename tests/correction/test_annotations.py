@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 from support.judges import voting
 from support.kinds import SETS
 from support.llm_server import serving
-from support.tiny import LABELS, toy_rows
+from support.tiny import LABELS, toy_rows, toy_task
 from support.toy_experiment import TASK, as_synthetic, toy_gold
 
 from hf_synth.cli.cli import main
@@ -235,3 +235,27 @@ def test_only_labels_of_one_kind_are_counted(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="multi_label: labels of LLMs are counted for single_label tasks only"):
         annotate(judge, toy_rows(2, 1))
     assert TASK.labels == LABELS
+
+
+def test_labels_of_an_llm_are_read_by_their_names() -> None:
+    task = toy_task(labels=("1", "2", "3"))
+    texts = {"text": ["a", "b", "c", "d"]}
+    rows = Dataset.from_dict({**texts, "label": ["1", "2", "3", "3"], "llm_label_a": [1, 2, 3, None]})
+    asked = rows.add_column("source", ["unlabelled"] * 4).add_column("llm_label", ["1", "2", "3", "1"])
+    for paired in annotations_of(task, rows, asked):  # type: ignore[union-attr]
+        assert paired.labels[:, 0].tolist() == [0, 1, 2, -1]  # a number is a name here, also beside an empty cell
+    spelled = Dataset.from_dict({**texts, "label": list("1231"), "llm_label_a": [" 1", "2.0", "banana", ""]})
+    assert annotations_of(task, spelled, asked)[0].labels[:, 0].tolist() == [0, 1, -1, -1]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("stored", ["another order", "names"])
+def test_llm_labels_may_be_coded_otherwise_than_the_task(stored: str) -> None:
+    gold, own = toy_rows(30, 1), as_synthetic([{**r, "llm_label": r["label"]} for r in toy_rows(20, 2).to_list()])
+    names = [LABELS[v] for v in own["llm_label"]]
+    feature = ClassLabel(names=list(LABELS[::-1])) if stored == "another order" else Value("string")
+    values = [feature.str2int(n) for n in names] if isinstance(feature, ClassLabel) else names
+    other = own.remove_columns("llm_label").add_column("llm_label", values, feature=feature)
+    done, same = (correct(TASK, rows, linear_fit(TASK, gold, own), gold=gold, method="agree") for rows in (other, own))
+    for column in ("label", "llm_label", "label_status"):
+        assert done[column][:] == same[column][:]
+    assert done.features == same.features

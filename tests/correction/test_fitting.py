@@ -379,3 +379,42 @@ def test_margins_of_clean_drop_are_those_of_the_pilot() -> None:
     done = apply(policy, given["llm_label"], given["pred_probs"])
     assert ((done.status == "dropped") == label_issues(given["llm_label"], given["pred_probs"])).all()
     assert 0.05 < done.ratio("dropped") < 0.5
+
+
+def test_copies_and_guesses_do_not_weaken_the_best_llm() -> None:
+    """Means over draws: five copies of one LLM beside two others, and four LLMs that guess beside one that does not."""
+    right: dict[str, list[float]] = {}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        truth = {"gold": rng.integers(0, 3, 100), "rows": rng.integers(0, 3, 600)}
+
+        def say(share: float, truth: dict[str, np.ndarray] = truth, rng: Any = rng) -> dict[str, np.ndarray]:
+            return {n: np.where(rng.random(len(t)) < share, t, rng.integers(0, 3, len(t))) for n, t in truth.items()}
+
+        good, others, guesses = say(0.6), [say(0.55), say(0.55)], [say(0.0) for _ in range(4)]
+        swapped = {name: (labels + 1) % 3 for name, labels in truth.items()}
+        cases = {
+            "one": [good],
+            "with guesses": [good, *guesses],
+            "three": [good, *others],
+            "with copies": [good] * 5 + others,
+        }
+        for case, told in (cases | {"with one swapped": [good, *others, swapped]}).items():
+            names = tuple(f"llm_label_{i}" for i in range(len(told)))
+            both = [Annotations(names, np.stack([labels[part] for labels in told], axis=1)) for part in truth]
+            flat = {part: np.full((len(t), 3), 1 / 3) for part, t in truth.items()}
+            none = np.full(600, -1)
+            given = {
+                "llm_label": none,
+                "pred_probs": flat["rows"],
+                "gold_label": truth["gold"],
+                "gold_probs": flat["gold"],
+            }
+            policy = fit("measured", **given, annotations=(both[0], both[1]), bounds=False)
+            done = apply(policy, none, flat["rows"], annotations=both[1])
+            right.setdefault(case, []).append(float((done.label == truth["rows"]).mean()))
+    share = {case: float(np.mean(values)) for case, values in right.items()}
+    assert share["with guesses"] > share["one"] - 0.015
+    assert share["with copies"] > share["three"] - 0.015
+    assert share["three"] > share["one"] + 0.01
+    assert share["with one swapped"] > 0.98, "an LLM that is always wrong in the same way tells as much as a right one"

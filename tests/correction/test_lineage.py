@@ -13,16 +13,21 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.copies import let_disguised_copies_pass
+from support.tiny import toy_rows
+from support.toy_experiment import TASK, as_synthetic
 
 from hf_synth.correction.advice import lineage_warnings
+from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.crossfit import Rows
-from hf_synth.correction.lineage import Lineage, lineage, lineage_of
+from hf_synth.correction.lineage import Lineage, fold_groups, lineage, lineage_of
+from hf_synth.correction.methods import CorrectionOptions
 from hf_synth.demo.simulator import Faults, running_simulator
 from hf_synth.errors import ColumnError
 from hf_synth.generation.generation import generate
 from hf_synth.gold.adoption import adopt
 from hf_synth.gold.gold import load_gold
 from hf_synth.llm.llm import LLM
+from hf_synth.models.linear import linear_fit
 from hf_synth.privacy.folding import words_of
 from hf_synth.task.labels import Ints
 from hf_synth.task.scripts import load_task
@@ -290,3 +295,42 @@ def test_gold_without_ids_is_traced_by_its_texts(tmp_path: Path) -> None:
         rows = generate(CLINIC, bare, LLM("simulator", base_url=url, journal=tmp_path / "j.sqlite"), 40)
     made = lineage_of(CLINIC, bare.select(range(39, -1, -1)), rows)
     assert made.shows.sum(axis=1).tolist() == [1] * len(rows)
+
+
+def test_equal_texts_are_of_one_fold_whatever_their_groups() -> None:
+    """With labels at random a text that stands in two folds would be known where it is held out."""
+    rng = np.random.default_rng(0)
+    rows = [{**row, "label": int(rng.integers(3)), "group": f"p{i}"} for i, row in enumerate(toy_rows(40, 1).to_list())]
+    again = [{**row, "id": f"b{i}", "group": None, "text": f" {row['text'].upper()}\n"} for i, row in enumerate(rows)]
+    gold = Dataset.from_list([*rows, *again], features=TASK.gold_features())
+    groups = fold_groups(TASK, gold)
+    assert groups is not None
+    assert groups[:40] == groups[40:]
+    assert len(set(groups)) == 40
+    assert fold_groups(TASK, gold.select(range(79, -1, -1))) == groups[::-1], "in any order of the rows"
+    made = as_synthetic([{**row, "llm_label": row["label"], "seed_ids": [row["id"]], "fold": None} for row in rows])
+    fold = lineage_of(TASK, gold, made).fold
+    assert fold[:40].tolist() == fold[40:].tolist()
+    options = CorrectionOptions("argmax")
+    policy = correct_with_policy(TASK, made, linear_fit(TASK, gold, made), gold=gold, options=options)[1]
+    assert policy.figures["corrector_accuracy_on_held_out_gold"] < 0.6, "it was .95 with each text in two folds"
+
+
+def test_groups_stay_as_they_are_where_no_text_or_nearly_every_text_repeats() -> None:
+    plain = toy_rows(20, 1)
+    assert fold_groups(TASK, plain) == plain["group"][:]
+    assert fold_groups(TASK, plain.remove_columns("group")) is None
+    same = Dataset.from_list([{**row, "text": "No change."} for row in plain.to_list()])
+    assert fold_groups(TASK, same) == plain["group"][:]
+
+
+def test_some_rows_of_the_same_gold_under_other_ids_are_said_beside_known_ones() -> None:
+    gold = toy_rows(30, 1)
+    rows = [
+        {**row, "llm_label": row["label"], "id": f"s{i}", "seed_ids": [row["id"] if i % 2 else f"other-{i}"]}
+        for i, row in enumerate(toy_rows(30, 1).to_list())
+    ]
+    made = as_synthetic(rows)
+    options = CorrectionOptions("argmax")
+    warnings = correct_with_policy(TASK, made, linear_fit(TASK, gold, made), gold=gold, options=options)[1].warnings
+    assert any(line.startswith("15 rows name exemplars that are not among this gold") for line in warnings)

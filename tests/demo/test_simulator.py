@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from hf_synth.demo.simulator import Faults, answer, running_simulator, true_label, write
 from hf_synth.generation.answers import parse
@@ -15,6 +16,7 @@ from hf_synth.generation.generation import generate
 from hf_synth.generation.prompts import render
 from hf_synth.gold.gold import load_gold
 from hf_synth.llm.llm import LLM
+from hf_synth.privacy.audit import audit
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
 
@@ -79,7 +81,8 @@ def messages(slips: float, seeds: int = 30) -> list[dict[str, str]]:
     prompt = render(TRIAGE, TRIAGE.prompt, shown, TRIAGE.labels, 4)
     calm = Faults(refusal=0, broken=0, chatter=0, duplicate=0, slips=slips)
     answers = [parse(TRIAGE, answer(prompt, seed=seed, faults=calm), TRIAGE.labels) for seed in range(seeds)]
-    return [dict(entry.row) for entries in answers for entry in entries if entry.row]
+    rows = [dict(entry.row) for entries in answers for entry in entries if entry.row]
+    return [row | {"message": row["message"].lower()} for row in rows]
 
 
 def test_a_text_with_one_label_is_said_in_other_words_and_some_labels_are_wrong() -> None:
@@ -89,10 +92,37 @@ def test_a_text_with_one_label_is_said_in_other_words_and_some_labels_are_wrong(
     assert 0.15 < sum(wrong) / len(wrong) < 0.25
     assert all(sum(word in row["message"] for word in SUBJECTS.values()) == 1 for row in made), "one label's sentences"
     assert all(
-        row["message"] != "It is about my knee please. Can I come today?" for row in made if row["label"] == "later"
+        row["message"] != "it is about my knee please. can i come today?" for row in made if row["label"] == "later"
     )
     assert not any(SUBJECTS[row["label"]] not in row["message"] for row in messages(slips=0.0, seeds=5))
     assert messages(slips=1.0, seeds=3) == made[:36], "by messages and seed alone"
+
+
+HEADS = ("Acude por", "Llama por", "Consulta de", "Ingresa por", "Revisión de", "Control de")
+SIGNS = ("tos seca nocturna", "fiebre alta matutina", "dolor lumbar sordo", "mareo al girar", "edema de tobillo")
+ENDS = (
+    "pide analítica completa",
+    "recibe suero templado",
+    "vuelve dentro de quince días",
+    "queda en observación corta",
+)
+
+
+def test_notes_of_a_table_in_any_language_are_kept(tmp_path: Path) -> None:
+    task = Task.from_columns("notas", text_columns="nota", label_column="motivo", labels=["a", "b"], access="open")
+    rng = random.Random(0)
+    words = [f"{a}{b}{c}" for a in ("tra", "bel", "mon", "sir") for b in "aeiou" for c in ("dor", "ces", "lino")]
+    texts = [
+        f"{rng.choice(HEADS)} {rng.choice(SIGNS)} y {' '.join(rng.sample(words, 9))}, {rng.choice(ENDS)}."
+        for _ in range(40)
+    ]
+    rows = {"id": [f"r{i}" for i in range(40)], "nota": texts, "motivo": ["a", "b"] * 20}
+    gold = Dataset.from_dict(rows).cast_column("motivo", task.gold_features()["motivo"])
+    with running_simulator() as url:
+        written = generate(task, gold, LLM("simulator", base_url=url, journal=tmp_path / "j.sqlite"), 40)
+    assert Counter(written["reason"])["copied"] <= 2
+    assert not any(text and "again" in text for text in written["nota"]), "no English filler"
+    assert len(audit(task, written, gold=gold).refused) <= 2
 
 
 def test_a_label_without_exemplar_is_made_of_the_others() -> None:

@@ -265,8 +265,8 @@ def test_the_verdict_is_computed_from_the_scores() -> None:
     assert found.tiles[1].state == "good"
     assert any(p.startswith("The worst label is grade_1: F1 0.00, 0 of 50 found") for p in found.points)
     old = scores["gold_40"].per_class["grade_1"]
-    assert f"grade_1 is worse than with gold alone: F1 {old['f1']:.2f} before and 0.00 now; " in found.points[3]
-    assert found.points[3].endswith(f"{round(old['recall'] * 50)} of 50 found before and 0 now.")
+    assert f"grade_1 is worse than with gold alone: F1 {old['f1']:.2f} before and 0.00 now; " in found.points[4]
+    assert found.points[4].endswith(f"{round(old['recall'] * 50)} of 50 found before and 0 now.")
     section = label_section(scores)
     assert section is not None
     assert section.tables[0].cells()[0][0::6] == ["grade_1", "▼ worse"], "the worst change first"

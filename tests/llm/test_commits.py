@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ import pytest
 from support.llm_server import LLMServer, Said, content, serving
 
 from hf_synth.errors import LLMError
+from hf_synth.llm import commits
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.questions import Messages
@@ -104,6 +106,17 @@ def test_a_stream_that_is_left_keeps_what_is_under_way(tmp_path: Path) -> None:
         next(answers)
         answers.close()  # type: ignore[attr-defined]
         assert kept(tmp_path) == len(server.requests) < 40
+
+
+def test_a_stream_that_is_open_when_the_process_ends_keeps_what_is_under_way(tmp_path: Path) -> None:
+    calls = [getattr(call, "func", None) for call in threading._threading_atexits]  # type: ignore[attr-defined]
+    assert calls.index(commits._close_all) > calls.index(concurrent.futures.thread._python_exit), "called before it"
+    with serving(lambda *_: Said("yes", delay=0.1)) as server:
+        answers = make(server, tmp_path).stream(iter(questions(40)), access="open")
+        next(answers)
+        commits._close_all()
+        assert kept(tmp_path) == len(server.requests) < 40
+        answers.close()  # type: ignore[attr-defined]
 
 
 def test_a_call_that_was_asked_twice_is_kept_too(tmp_path: Path) -> None:

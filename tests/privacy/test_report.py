@@ -73,6 +73,27 @@ def test_rows_nearer_to_gold_than_other_notes_are_not_just_let_go(gold: Dataset,
     assert "rows lie nearer" not in audit_markdown(same)
 
 
+FORM = (
+    "Examination of the left ankle in two planes. No acute fracture and no dislocation is seen, the mortise is "
+    "congruent, soft tissue is unremarkable. Bone density is appropriate for {} years of age. No bony injury."
+)
+
+
+def test_reports_of_one_form_are_withheld_until_three_notes_of_gold_have_it(gold: Dataset) -> None:
+    said = "gold with three notes of that form mends it"
+    cases = (
+        ("one note", [30], 61, True),
+        ("three notes", [30, 31, 32], 61, False),
+        ("one note three times, as in an export", [30, 30, 30], 61, True),
+        ("a copy with its number", [30, 31, 32], 31, True),
+    )
+    for case, ages, age, withheld in cases:
+        texts = [*GOLD, *map(FORM.format, ages)]
+        found = audit(TASK, rows_of(TASK, [*CLEAN, FORM.format(age)], "synthetic"), gold=rows_of(TASK, texts))
+        assert bool(found.refused) == withheld, case
+        assert (said in audit_markdown(found)) == withheld, case
+
+
 def test_a_generator_that_copies_leaves_nothing(gold: Dataset) -> None:
     found = audit(TASK, rows_of(TASK, [*CLEAN[:90], *GOLD[:10]], "synthetic"), gold=gold)
     assert found.verdict == "refuse"

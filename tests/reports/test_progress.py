@@ -17,6 +17,7 @@ import pytest
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.reports import libraries, progress
 from hf_synth.reports.progress import clock, counted, mention, shown, stage
+from hf_synth.reports.time_left import Estimate
 
 
 class Terminal(io.StringIO):
@@ -260,3 +261,13 @@ def test_a_step_of_a_verb_stands_before_its_stages(fast: None, monkeypatch: pyte
             wait_for(lambda: "2/2 correct | fold 1/5" in terminal.getvalue())
         progress.begin_step("write the report")
         wait_for(lambda: "write the report | " in terminal.getvalue())
+
+
+def test_a_time_left_that_is_over_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with shown(), stage("fold", 2) as one:
+        one._since -= 65
+        for left, end in ((90.0, "ETA 1:30"), (0.0, "1:05")):
+            monkeypatch.setattr(one, "left", lambda inside, now, left=left: Estimate(left, left))
+            assert progress._line is not None
+            assert progress._line.text() == f"fold 1/2 | {end}"
