@@ -102,7 +102,7 @@ def run(args: Namespace) -> Result:
             keywords["say"](f"{args.out} holds an earlier run: its notes, models, scores and report are replaced")
         result = journey(task, rows, gold=splits, out=args.out, method=correction, seed=args.seed, **keywords)
     write_journey_report(result := replace(result, source=options.run_source(args)))  # again, with commands to paste
-    statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
+    statuses, policy = Counter(result.corrected["label_status"][:]), result.policy.method
     verdict = lead_markdown(replace(journey_lead(result), steps=()))
     print(f"{verdict}\n\ncorrection by {policy}: {count_text(statuses)}\n\n{score_table(task, result.scores)}")
     print(f"\nall of it: {result.out / 'report.html'}\n-> {args.out}")

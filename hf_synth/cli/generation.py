@@ -94,8 +94,8 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
             rows, run = generate_with_figures(task, exemplars, llm, **how, **keywords)
         judged = _judged_facts(task, rows, llm, args) if args.check_facts == "llm" else {}
     check_some(rows, run)
-    counts = Counter(rows["label_status"])
-    rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
+    counts = Counter(rows["label_status"][:])
+    rejects = Counter(r for s, r in zip(rows["label_status"][:], rows["reason"][:], strict=True) if s == "rejected")
     usage = {name: run[name] for name in USAGE_COLUMNS}  # of every answer: one may leave no row
     figures: Result = {"rejected": dict(rejects), **usage, **run}
     facts: Result = {"generator": args.llm, "seed": args.seed, "gold_rows": len(exemplars), "prompt": args.prompt}

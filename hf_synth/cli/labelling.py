@@ -88,7 +88,7 @@ def sample(args: Namespace) -> Result:
         raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
     known = decided(task, beside, every, list(rows["id"])) if args.synthetic.is_dir() else {}
     write_table(_with_decisions(rows, known), path)
-    strata = Counter(rows["stratum"])
+    strata = Counter(rows["stratum"][:])
     print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
     if known:
         print(f"{len(known):,} of them have been decided on before, and are filled in")
@@ -179,7 +179,7 @@ def label(args: Namespace) -> Result:
     write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
     if spread:
         cluster.clear(args, work)
-    statuses = Counter(rows["label_status"])
+    statuses = Counter(rows["label_status"][:])
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
     print("real notes with an LLM's labels: they are never published, and nothing can be measured on them")
     return {"out": str(args.out), "rows": statuses["kept"], "without_vote": statuses["dropped"], **figures}

@@ -83,7 +83,7 @@ def regenerate(args: Namespace) -> Result:
     facts |= llms.weights_facts(llm)
     report = str(describe(all_rows, policy)) if policy else ""
     write_stage(task, all_rows, args.out, stage="correct", report=report, **facts)
-    before, after = Counter(rows["label_status"]), Counter(all_rows["label_status"])
+    before, after = Counter(rows["label_status"][:]), Counter(all_rows["label_status"][:])
     new = len(all_rows) - len(rows)
     print(f"{report}\n" if policy else "no new note was written")
     print(f"before: {count_text(before)}\nnow: {count_text(after)}; {new:,} new rows -> {args.out}")

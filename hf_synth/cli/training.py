@@ -56,7 +56,7 @@ def augment(args: Namespace) -> Result:
     keywords = {"strategy": args.strategy, "ratio": args.ratio, "seed": args.seed}
     joined = hf_synth.augment(task, rows, gold=gold, **keywords)
     write_stage(task, joined, args.out, stage="augment", **keywords)
-    counts = Counter(joined["source"])
+    counts = Counter(joined["source"][:])
     print(f"{count_text(counts)} -> {args.out}")
     if "gold" not in counts and is_synthetic_gold(column_of(gold, "source", "gold")):
         print(f"what may be claimed: {TRAINING_CLAIM}")

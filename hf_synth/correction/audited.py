@@ -395,7 +395,7 @@ def _strata(task: Task, dataset: Dataset, at: npt.NDArray[np.int64], by: Sequenc
 def _names(task: Task, rows: Dataset) -> list[str]:
     """Return the names of the generator's labels."""
     typed = label_names(rows.features["llm_label"])
-    return [v if isinstance(v, str) else (typed or task.labels)[v] for v in rows["llm_label"]]
+    return [v if isinstance(v, str) else (typed or task.labels)[v] for v in rows["llm_label"][:]]
 
 
 def _allocate(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:

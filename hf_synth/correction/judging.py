@@ -440,7 +440,7 @@ def label_with_judge(
     carried = access_of_notes(task, notes, access)
     texts = judged_texts(task, notes)
     probs, cast = judge.votes_of(texts, carried) if votes is None else votes
-    ids = list(notes["id"]) if "id" in notes.column_names else [f"{task.name}-note-{i}" for i in range(len(texts))]
+    ids = notes["id"][:] if "id" in notes.column_names else [f"{task.name}-note-{i}" for i in range(len(texts))]
     groups = groups_of(notes) or ids
     source = {
         "source": UNLABELLED,

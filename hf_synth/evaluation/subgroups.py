@@ -153,7 +153,7 @@ def flips_by_subgroup(
     """
     check_columns(task, corrected, "label_status")
     sources = column_of(corrected, "source")
-    status = list(corrected["label_status"])
+    status = corrected["label_status"][:]
     rows = [i for i, s in enumerate(status) if s in ("kept", "relabelled", "dropped") and sources[i] != "gold"]
     if not rows:
         raise ColumnError("no row was corrected: column 'label_status' holds no kept, relabelled or dropped")

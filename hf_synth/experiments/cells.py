@@ -136,7 +136,7 @@ def hold_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list
             f"all {len(gold)} gold rows of a cell are of one patient: none can be held back; set validation to 0"
         )
     group_of = {i: name for name, rows in members.items() for i in rows}
-    first, ids = set(subset(task, gold, wanted, seed=seed)["id"]), list(gold["id"])  # labels in proportion
+    first, ids = set(subset(task, gold, wanted, seed=seed)["id"][:]), gold["id"][:]  # labels in proportion
     order = sorted(np.random.default_rng(seed).permutation(len(gold)).tolist(), key=lambda i: ids[i] not in first)
     chosen: list[int] = []
     for name in dict.fromkeys(group_of[i] for i in order):

@@ -110,7 +110,7 @@ def gate_section(journey: Journey) -> Section:
 def cost_section(journey: Journey) -> Section:
     """Show tokens, dollars and time."""
     rows, seconds = journey.corrected, journey.seconds
-    used = [sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS]
+    used = [sum(v for v in rows[c][:] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS]
     times = {"seconds": list(seconds.values())}
     stages = [arm_name(stage) for stage in seconds]
     plots = [bar_plot(stages, times, axis="seconds of wall time", digits=1, **journey.plot_labels("Time by stage"))]
@@ -119,7 +119,7 @@ def cost_section(journey: Journey) -> Section:
         plots.insert(
             0, bar_plot(["prompts", "answers"], {"tokens": used[:2]}, axis="tokens of the generator", **labels)
         )
-    good = sum(s in ("kept", "relabelled") for s in rows["label_status"])
+    good = sum(s in ("kept", "relabelled") for s in rows["label_status"][:])
     names = ("tokens of prompts", "tokens of answers", "US dollars", "rows used")
     lines = list(zip(stages, seconds.values(), strict=True))
     sums = zip(names, (*used[:2], float(used[2]), good), strict=True)

@@ -110,10 +110,10 @@ def check_exemplars(synthetic: Dataset, own: Dataset, held: Mapping[str, Dataset
     Raises:
         OverlapError: other rows were shown as exemplars.
     """
-    mine = set(own["id"])
+    mine = set(own["id"][:])
     shown = {id for ids in column_of(synthetic, "seed_ids") for id in ids or ()}
     foreign = shown - mine
-    tested = {id for rows in held.values() for id in rows["id"]} if foreign else set()
+    tested = {id for rows in held.values() for id in rows["id"][:]} if foreign else set()
     if foreign & tested:
         raise OverlapError(
             f"synthetic rows were written from {len(foreign & tested)} rows that are scored; generate from the gold "

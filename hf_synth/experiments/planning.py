@@ -127,7 +127,7 @@ def check_audited(task: Task, audited: Mapping[str, int | str], sources: Mapping
     if audited and all(hasattr(source, "column_names") for source in sources.values()):
         pools = [cast("Dataset", source) for source in sources.values()]
         pools = [rows if "id" in rows.column_names else adopt(task, rows) for rows in pools]
-        unmatched = len(set(audited) - {id for rows in pools for id in rows["id"]})
+        unmatched = len(set(audited) - {id for rows in pools for id in rows["id"][:]})
         if unmatched:
             raise ColumnError(
                 f"{unmatched} of {len(audited)} audited ids are in no synthetic pool; give ids of its column 'id'"

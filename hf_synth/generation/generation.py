@@ -441,7 +441,7 @@ def generation_table(rows: Dataset, usage: Mapping[str, Any] | None = None) -> s
         rows: rows of `generate`, or corrected ones.
         usage: tokens and cost of the whole run, in which answers without a wanted row count too; of the rows when None.
     """
-    rejected = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
+    rejected = Counter(r for s, r in zip(rows["label_status"][:], rows["reason"][:], strict=True) if s == "rejected")
     lines = [["good rows", len(rows) - rejected.total()]]
     lines += [[f"rejected: {REASONS[reason]}", n] for reason, n in rejected.most_common()]
     of_rows = {c: sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS}

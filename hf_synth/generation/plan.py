@@ -96,7 +96,7 @@ class Pool:
         units: dict[int, str] = {}
         columns = [c for c in columns if c != task.label_column]
         values = zip(*(self.rows[c] for c in columns), strict=True)
-        for i, (value, label) in enumerate(zip(values, self.rows[task.label_column], strict=True)):
+        for i, (value, label) in enumerate(zip(values, self.rows[task.label_column][:], strict=True)):
             row = dict(zip(columns, value, strict=True))
             if label is None or not all(isinstance(row[c], str) and row[c].strip() for c in task.text_columns):
                 continue

@@ -20,7 +20,7 @@ from hf_synth.errors import ColumnError, GoldError, HfSynthError, TaskError
 from hf_synth.gold.sources import WHOLE, check_readable
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import cache_folder, read_export, read_manifest
-from hf_synth.task.labels import check_columns
+from hf_synth.task.labels import check_columns, column_of
 from hf_synth.task.patterns import bounded_pattern
 from hf_synth.task.scripts import list_tasks, task_script
 from hf_synth.task.task import Task
@@ -367,10 +367,10 @@ def subset(task: Task, dataset: Dataset, n: int, *, seed: int = 0) -> Dataset:
     if not 1 <= n <= len(dataset):
         raise ColumnError(f"cannot take {n} rows of {len(dataset)}; n must be between 1 and {len(dataset)}")
     rng = np.random.default_rng(seed)
-    labels: Sequence[Any] = dataset[task.label_column] if task.kind == "single_label" else [0] * len(dataset)
-    place = np.empty(len(dataset))
+    labels = column_of(dataset, task.label_column) if task.kind == "single_label" else [0] * len(dataset)
+    place, each = np.empty(len(dataset)), np.asarray(labels)
     for label in sorted(set(labels)):
-        rows = np.flatnonzero(np.asarray(labels) == label)
+        rows = np.flatnonzero(each == label)
         # the k-th of c rows of a label gets the rank (k + u) / c: any prefix holds the labels in proportion
         place[rows[rng.permutation(len(rows))]] = (np.arange(len(rows)) + rng.random()) / len(rows)
     return dataset.select(np.sort(np.argsort(place, kind="stable")[:n]))

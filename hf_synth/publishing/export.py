@@ -151,7 +151,7 @@ def plain_columns(dataset: Dataset, gold: Sequence[Dataset]) -> Dataset:
     """
     allowed: dict[str, tuple[Any, Any]] = {"label_status": (STATUSES, "rejected"), "reason": (REASONS, None)}
     if "generator" in dataset.column_names:
-        names = {g for g in dataset["generator"] if isinstance(g, str)}
+        names = {g for g in dataset["generator"][:] if isinstance(g, str)}
         allowed["generator"] = (generator_names(names, gold), "unknown")
     for column, (known, default) in allowed.items():
         values = column_of(dataset, column)

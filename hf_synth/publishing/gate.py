@@ -276,7 +276,7 @@ def origin_of_rows(
     exemplars = {s for ids in seeds if ids for s in ids}
     marks, used = set((manifest or {}).get(MARKS) or ()), (manifest or {}).get("gold_rows")
     made = rows_and_texts(used if isinstance(used, int) and used > len(marks) else len(marks), len(marks))
-    gold_ids = {i for part in gold if "id" in part.column_names for i in part["id"]}
+    gold_ids = {i for part in gold if "id" in part.column_names for i in part["id"][:]}
     for expected, present, what in (
         (exemplars, gold_ids, f"{len(exemplars):,} gold rows that were shown to the generator"),
         (marks, set(gold_marks(task, *gold)) if marks else set(), f"{made} that the folder was made with"),

@@ -179,7 +179,7 @@ def membership_of(
         digests = row_digests(task, rows.select_columns([*task.text_columns]))
         groups = column_of(rows, "group")
         seen_groups = {group for group, digest in zip(groups, digests, strict=True) if digest in seen} - {None}
-        labelled = [i for i, label in enumerate(rows[task.label_column]) if label is not None]
+        labelled = [i for i, label in enumerate(rows[task.label_column][:]) if label is not None]
         members = [i for i in labelled if digests[i] in learnt]
         others = [i for i in labelled if digests[i] not in seen and groups[i] not in seen_groups]
         return membership(
