@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import signal
 import shlex
+import signal
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
