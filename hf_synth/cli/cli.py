@@ -71,7 +71,7 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
 
 # verbs whose name is shown while they prepare, and which keep nothing when they are stopped then
 _SLOW_VERBS = frozenset(VERBS) - {"tasks", "new-task", "journal", "hub", "review"}
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # exit codes, as docs/command_line.md has them
+DONE, FAILED, WRONG, INTERRUPTED, ENDED = 0, 1, 2, 130, 143  # exit codes, as docs/command_line.md has them
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,8 +2,7 @@
 
 `generate` keeps one pipeline full from the first call to the last, without rounds. Its questions and its rows depend on
 the plan alone, never on the order in which answers arrive: answers are taken in the order of the plan, and the first of
-several duplicates stays. The same call therefore returns the same rows again, and a larger n asks only new questions.
-A reject is kept with its reason.
+several duplicates stays, rejects are kept. The same call returns the same rows, and a larger n asks only new questions.
 """
 
 from __future__ import annotations

@@ -238,11 +238,7 @@ def _resolve(origin: Origin) -> tuple[str, ...]:
 
 
 class LineError(Exception):
-    """A request got no response.
-
-    Args:
-        code: "timeout", "connection", "stopped", "unasked" or one of `connections.unreached`.
-    """
+    """No response; `code`: "timeout", "connection", "stopped", "unasked" or one of `connections.unreached`."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)

@@ -86,7 +86,8 @@ def test_exit_codes(
 
 def test_the_table_has_every_exit_code() -> None:
     table = re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)
-    assert [int(code) for code in table] == [cli.DONE, cli.FAILED, cli.WRONG, cli.INTERRUPTED, 128 + signal.SIGTERM]
+    assert [int(code) for code in table] == [cli.DONE, cli.FAILED, cli.WRONG, cli.INTERRUPTED, cli.ENDED]
+    assert cli.ENDED == 128 + signal.SIGTERM
     with pytest.raises(SystemExit, match="2"):
         main(["tasks", "--nothing"])
     assert main(["nothing"]) == cli.WRONG
