@@ -69,7 +69,7 @@ def test_a_judge_is_asked_once_and_its_labels_are_an_arm(tmp_path: Path) -> None
     assert rows["augment raw", 2.0, 0]["judge_calls"] == 0
     gains = [c for c in made.comparisons if c.kind == "correction gain" and "llm_judge" in c.what]
     assert len(gains) == 2
-    assert "llm_judge" in (made.out / "report.md").read_text(encoding="utf-8")
+    assert "corrected (llm judge)" in (made.out / "report.md").read_text(encoding="utf-8")
     with serving(never) as server:  # the same name, model and way of asking: nothing is asked again
         again = run(tmp_path / "out", JUDGED, judges=judge_at(server, tmp_path))
         assert again.rows == made.rows
