@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,17 @@ def test_the_verdict_follows_from_the_interval(low: float | None, high: float | 
     assert lead.tiles[0].value == "180"
     assert ("2 runs: no interval" in lead.verdict) is (low is None)
     assert not lead.alarm
+
+
+def test_labels_that_no_run_of_the_best_mix_finds_are_said() -> None:
+    def scored(one: dict[str, Any], found: float) -> dict[str, Any]:
+        labels = {"mild": {"support": 8, "recall": 0.9}, "severe": {"support": 4, "recall": found}}
+        return one | {"accuracy": 0.7, "per_class": json.dumps(labels), "confusion": "[[1]]"}
+
+    never = study_lead(results([scored(one, 0.0) for one in SCORED])).points
+    assert any(point.startswith("A model of the best mix never finds severe (0 of 4)") for point in never)
+    once = study_lead(results([scored(one, 0.25 * (one["seed"] == 1)) for one in SCORED])).points
+    assert not any("never finds" in point for point in once)
 
 
 def test_the_best_of_several_is_said_to_be_that() -> None:
