@@ -298,13 +298,21 @@ def check_correction(
         check_parts(groups_of(gold))
     if single and len(gold) < 2:
         raise ColumnError("correction needs gold rows to measure the corrector on")
-    if single:
-        label_indices(task, gold)
+    if single and len(set(label_indices(task, gold).tolist())) < 2 and _learns_from_gold(corrector, method):
+        raise ColumnError(
+            f"all {len(gold)} gold rows have one label, and a corrector that is trained on them knows no other: add "
+            "gold rows of another label, or keep the LLM's labels with method none"
+        )
     if isinstance(corrector, str | Path) and (single or method != "none"):
         model_folder(corrector)
         if "label_probs" not in gold.column_names:
             _check_unseen(task, corrector, gold)
     return method
+
+
+def _learns_from_gold(corrector: Corrector, method: str) -> bool:
+    """Return whether a model that is trained on gold decides on labels, or on the method."""
+    return method not in ("none", "gold_only") and (callable(corrector) or method == "auto")
 
 
 def audited_labels_by_position(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:

@@ -53,6 +53,17 @@ def test_rows_without_a_group_are_groups_by_themselves() -> None:
     assert policy.figures["corrector_accuracy_on_held_out_gold"] > 0.5
 
 
+def test_gold_of_one_label_is_refused_where_a_model_learns_from_it() -> None:
+    """`auto` took blend there, and relabelled every row as the one label that gold has."""
+    gold = toy_rows(40, 1).filter(lambda label: label == 0, input_columns="label")
+    rows = as_synthetic([{**row, "llm_label": row["label"], "seed_ids": None} for row in toy_rows(30, 2).to_list()])
+    for method in ("auto", "posterior"):
+        with pytest.raises(ColumnError, match=f"all {len(gold)} gold rows have one label"):
+            correct_with_policy(TASK, rows, linear_fit, gold=gold, options=CorrectionOptions(method))
+    kept, _ = correct_with_policy(TASK, rows, linear_fit, gold=gold, options=CorrectionOptions("none"))
+    assert kept["label"][:] == rows["llm_label"][:]
+
+
 @pytest.mark.parametrize("method", ["auto", "argmax", "posterior"])
 def test_gold_of_one_patient_measures_nothing(method: str) -> None:
     with pytest.raises(ColumnError, match="of one group"):
