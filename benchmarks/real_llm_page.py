@@ -170,6 +170,7 @@ def rare_table(kept: Sequence[Kept], task: str) -> str:
     support = {name: s["support"] for name, s in json.loads(first.results.main[0]["per_class"]).items()}
     rare = sorted((n for n, rows in support.items() if 0 < rows < RARE_ROWS), key=lambda n: support[n])
     ratio = max(first.ratios)
+    arms = {arm: name for arm, name in arms.items() if first.runs(arm, ratio)}
 
     def per_class(row: Row) -> dict[str, Any]:
         return dict(json.loads(row["per_class"]))
