@@ -92,10 +92,9 @@ class Promise:
             f"at most {percent(sample.error)} of all {sample.rows:,} labels are wrong with probability "
             f"{percent(sample.confidence)}, labels that people gave counting as right"
         )
-        if self.holds and self.rejected:
-            return f"{self._of_those_that_stay()} {self._unseen()}"
         if self.holds:
-            return f"The promise holds: {goal}. {self._unseen()}"
+            stay = f" {self._of_those_that_stay()}" if self.rejected else ""
+            return f"The promise holds: {goal}.{stay} {self._unseen()}"
         if plan.stage == "sample":
             n = len(sample.drawn)
             return (
@@ -118,13 +117,9 @@ class Promise:
         """Describe what holds of the labels that are left when rejected rows were dropped: a larger share of fewer."""
         sample, stay = self.sample, self.sample.rows - self.rejected
         share = _round_up(self.plan.bound or 0, stay)
-        holds = share <= sample.error
-        holding = "The promise holds" if holds else f"The promise of {percent(sample.error)} does not hold"
-        what = f"at most {percent(sample.error if holds else share)} of the {stay:,} labels that stay are wrong"
-        return (
-            f"{holding}: {what} with probability {percent(sample.confidence)}, labels that people gave counting as "
-            f"right. {self.rejected:,} rejected rows were dropped."
-        )
+        more = f", more than the {percent(sample.error)} of all" if share > sample.error else ""
+        dropped = "1 rejected row was" if self.rejected == 1 else f"{self.rejected:,} rejected rows were"
+        return f"{dropped} dropped: of the {stay:,} labels that stay at most {percent(share)} are wrong{more}."
 
     def _now(self) -> str:
         """Describe what holds if nobody looks at more rows than the sample."""

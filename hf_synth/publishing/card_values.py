@@ -31,7 +31,7 @@ _FIGURES = {  # figure of a policy: its meaning
     "promise_error": "wrong labels that were allowed, as a share of all labels",
     "promise_confidence": "probability with which no more labels are wrong",
     "promise_looked_at": "rows that people looked at for it",
-    "promise_wrong_at_most": "share of wrong labels among all, at most",
+    "promise_wrong_at_most": "share of wrong labels in the dataset, at most",
     "promise_unseen_wrong_at_most": "share of wrong labels among rows that nobody looked at, at most",
     "generator_accuracy_estimated": "generator: share of right labels, estimated, not measured",
     "gold_against_synthetic_auc": "how well gold and synthetic texts can be told apart (AUC; .5 = not at all)",

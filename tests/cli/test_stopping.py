@@ -13,6 +13,7 @@ import time
 import types
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,9 +100,16 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_label_says_how_many_new_answers_are_kept(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     number_of = getattr(signal, name)
+    if name != "SIGINT":
+        request.addfinalizer(partial(signal.signal, number_of, signal.getsignal(number_of)))
+        signal.signal(number_of, signal.SIG_DFL)  # a test run under nohup ignores SIGHUP, and so do its commands
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.csv").write_text(
         "text\n" + "".join(f"note {i} says little\n" for i in range(9)), encoding="utf-8"
