@@ -13,6 +13,7 @@ import os
 import select
 import sys
 import threading
+import time
 from typing import Any
 
 _LOOK = 2.0  # seconds between two looks for the parent
@@ -36,6 +37,8 @@ def main() -> None:
     try:
         server = _serve(request)
     except Exception as error:
+        if not isinstance(error, (ImportError, OSError, UnicodeError)):
+            _await_log()
         print(json.dumps({"error": type(error).__name__}), file=reply, flush=True)
         os._exit(1)
     silent = os.open(os.devnull, os.O_WRONLY)
@@ -62,6 +65,16 @@ def _serve(request: dict[str, Any]) -> Any:
     for name, value in _SAMPLING.items():
         setattr(params.sampling, name, value)
     return xllamacpp.Server(params)
+
+
+def _await_log() -> None:
+    """Wait until the log, which llama.cpp writes in a thread of its own, says why it failed; 2 s at most."""
+    size = 0
+    for _ in range(10):
+        time.sleep(0.2)
+        before, size = size, os.fstat(2).st_size
+        if size and size == before:
+            return
 
 
 def _end_with_parent(parent: int) -> None:
