@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.merged import is_merged, note_merged, was_merged
 from hf_synth.cli.options import Result
-from hf_synth.cli.repeated import MACHINES, alone
+from hf_synth.cli.repeated import MACHINES, words_on_one_machine
 from hf_synth.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def blocks_of(args: Namespace) -> Path:
         write_config(
             folder / _COMMAND, {args.verb: kept}, comment="What `hf-synth merge` runs once all blocks are there."
         )
-        write_private(folder / _WORDS, json.dumps(alone(without_secrets(args.argv))))
+        write_private(folder / _WORDS, json.dumps(words_on_one_machine(without_secrets(args.argv))))
     return folder
 
 

@@ -20,7 +20,7 @@ from hf_synth.cli.configured import configuration, configured_value, without_con
 from hf_synth.cli.machine import installed_base_model, installed_llm
 from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.own_script import is_script, script_of
-from hf_synth.cli.repeated import alone, repeated_options, without_options
+from hf_synth.cli.repeated import repeated_options, without_options, words_on_one_machine
 from hf_synth.cli.stages import ORDER, Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
 
@@ -228,7 +228,7 @@ def _after_verb(args: Namespace, result: Result, follow: Follow) -> list[str] | 
         return None
     if verb == "publish":
         pushed = result.get("url") or args.push
-        return None if pushed else ["hf-synth", *alone(args.argv), "--push"]
+        return None if pushed else ["hf-synth", *words_on_one_machine(args.argv), "--push"]
     if verb == "correct" and result.get("file"):  # a promise that waits for labels
         return _with_audited(args, str(result["file"]))
     if verb == "sample":

@@ -75,14 +75,14 @@ def split_options(words: Sequence[str]) -> Iterator[list[str]]:
         yield option
 
 
-def alone(words: Sequence[str]) -> list[str]:
+def words_on_one_machine(words: Sequence[str]) -> list[str]:
     """Return the words of a command as one machine would be given them."""
     kept, skip = list[str](), False
     for word in words:
         name, mark, _ = word.partition("=")
-        ours = name.startswith("--") and name.removeprefix("--") in MACHINES
-        kept += [] if ours or skip else [word]
-        skip = ours and not mark
+        is_ours = name.startswith("--") and name.removeprefix("--") in MACHINES
+        kept += [] if is_ours or skip else [word]
+        skip = is_ours and not mark
     return kept
 
 

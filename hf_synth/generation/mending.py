@@ -54,8 +54,8 @@ class Mending:
                 break
             self.counts["asked_again"] += len(short)
             questions = [self._question(answers[i][0], best[i][1] or {}, best[i][2], number) for i in short]
-            with closing(self._llm.stream(iter(questions), **self._settings)) as versions_now:
-                for i, answer in zip(short, versions_now, strict=True):
+            with closing(self._llm.stream(iter(questions), **self._settings)) as answered:
+                for i, answer in zip(short, answered, strict=True):
                     spent[i].append(answer)
                     row, lacks = self._read(answers[i][0], answer)
                     if row is not None and len(lacks) < len(best[i][2]):

@@ -16,7 +16,7 @@ from support.toy_experiment import TASK, as_synthetic
 
 from hf_synth.cli.cli import main, parse_command
 from hf_synth.cli.cluster import how_of
-from hf_synth.cli.repeated import alone
+from hf_synth.cli.repeated import words_on_one_machine
 from hf_synth.cluster import work as cluster_work
 from hf_synth.publishing import publishing
 from hf_synth.task import arrow
@@ -108,7 +108,7 @@ def test_the_command_after_a_merge_is_the_one_that_the_shards_were_given(
     words = [word for word in [*command, "--repo-id", "o/n", "--out", str(out)] if word != "--shard=0/1"]
     assert f"next: {shlex.join(['hf-synth', *words, '--push'])}" in capsys.readouterr().out
     typed = ["publish", "--engine", "ray", "task", "--workers", "2", "rows", "--address=auto"]
-    assert alone(typed) == ["publish", "task", "rows"]
+    assert words_on_one_machine(typed) == ["publish", "task", "rows"]
 
 
 def test_a_command_that_is_no_longer_whole_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
