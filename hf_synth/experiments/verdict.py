@@ -181,7 +181,8 @@ def _unused_lead(
 ) -> Lead:  # fmt: skip
     """Return the lead of a run whose correction used no synthetic row: the score of gold alone, why, and what to do."""
     name, metric = [n for n in scores if re.fullmatch(r"gold_\d+", n)][-1], shown_metrics(task, scores)[0]
-    low, high = (now := scores[name]).ci95.get(metric, (None, None))
+    now = scores[name]
+    low, high = now.ci95.get(metric, (None, None))
     interval = "" if low is None or high is None else f" ({low:.2f}-{high:.2f})"
     score = f"{arm_name(name)} alone: {metric_name(metric)} {now.values[metric]:.2f}{interval}"
     why = str(policy.figures.get("auto_why") or "") if policy else ""
